@@ -26,7 +26,7 @@ pub(super) enum InputRecord {
     Join {
         topic: Topic,
         params: ParamsRecord,
-        /// Whether the topic was wanted before with other parameters.
+        /// Whether the socket already had the topic, with other parameters.
         #[serde(default, skip_serializing_if = "core::ops::Not::not")]
         conflicting: bool,
     },
@@ -239,8 +239,8 @@ fn conflicts(socket: &Socket, topic: &str, params: &JoinParams) -> bool {
     socket.join_params(topic).is_some_and(|current| !current.same(params))
 }
 
-/// The parameters of a replayed join: those that the topic has, unless the recorded join was in conflict with
-/// them.
+/// The parameters of a replayed join. If the recorded join was not in conflict with the current parameters
+/// of the topic, the result is not in conflict with them either; otherwise it is.
 fn params_for(
     socket: &Socket,
     topic: &str,
@@ -283,7 +283,7 @@ impl EndedRecord {
     }
 }
 
-/// The text of the input in a trace. Inputs are in lower case.
+/// The text of the input in a trace, in lower case.
 impl fmt::Display for InputRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -194,9 +194,9 @@ impl FrameRecord {
 
     fn written(frame: &Frame, codec: &dyn Codec) -> Self {
         let Frame::Binary(bytes) = frame else { return Self::envelope(frame, codec) };
-        // The codec decodes only the server's binary frames, whose header differs from that of the
-        // client's. The client's header of vsn 2.0.0 is read here. Those of other codecs are unknown, so
-        // only the length of such a frame is recorded: a token in it could be mistaken for a topic.
+        // The codec decodes only binary frames of the server; those of the client have another header.
+        // For vsn 2.0.0 that header is read here. For other codecs it is unknown, so only the length of
+        // the frame is recorded: a token in the frame could be mistaken for a topic.
         let message =
             if codec.vsn() == V2.vsn() { MessageRecord::binary_push(bytes) } else { None };
         message.map_or_else(|| Self::unreadable(frame), |message| Self::Message(message.into()))
@@ -311,7 +311,8 @@ impl MessageRecord {
         let topic = quoted(&self.topic);
         let event = quoted(self.event.as_deref().unwrap_or("phx_reply"));
         let front = if vsn_1 {
-            // Omits optional members, so that the frame does not exceed a limit that the original met.
+            // Omits optional members, so that the frame does not exceed a limit that the original
+            // frame was within.
             let named = |name, number: Option<u64>| {
                 number.map_or_else(String::new, |number| format!(r#""{name}":"{number}","#))
             };

@@ -38,7 +38,7 @@ struct Log {
     tape: Arc<Tape>,
     client: u64,
     payloads: bool,
-    /// The latest time of an input. The socket raises earlier times to it.
+    /// The latest time of an input. The socket uses it in place of earlier times.
     latest: Time,
 }
 

@@ -35,7 +35,7 @@ impl Recorder {
     ///
     /// The sink is called on the thread that calls the client or polls its driver. It should be quick, and
     /// it must not call back into a client that it records. When a call of the client or a poll of the
-    /// driver returns, the sink has received all of its lines.
+    /// driver returns, the sink has received all lines of that call or poll.
     ///
     /// Only the lengths of payloads are recorded. Credentials, values of the query and join parameters are
     /// never recorded.

@@ -215,8 +215,8 @@ fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
 /// Decodes a push, the only kind that a client may send (`wire/malformed_binary_kind1`).
 ///
 /// An event that is not UTF-8 reaches the channel and crashes it there, like any unknown event
-/// (`wire/malformed_binary_bad_utf8_event`). Refs and topics that are not UTF-8 could not be
-/// answered, so they count as undecodable.
+/// (`wire/malformed_binary_bad_utf8_event`). The server could not
+/// repeat a ref or a topic that is not UTF-8 in a reply, so such a frame counts as undecodable.
 fn decode_binary(bytes: &[u8]) -> Result<Inbound, DecodeFault> {
     let [0, join_ref, msg_ref, topic, event, rest @ ..] = bytes else {
         return Err(DecodeFault::Serializer);

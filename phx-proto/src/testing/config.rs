@@ -5,15 +5,16 @@ use core::time::Duration;
 /// The Phoenix version that the server imitates.
 ///
 /// The versions differ in which join_refs a push or leave may carry, in the payload of `phx_error`,
-/// in the close code of a `disconnect`, and in whether they support `auth_token`.
+/// in the close code of a `disconnect`, in the status for a `vsn` that is not a string, and in whether
+/// they support `auth_token`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Version {
     /// Phoenix 1.7.24: pushes with any join_ref are delivered; no auth token.
     V1_7_24,
-    /// Phoenix 1.8.9: a push without a join_ref is dropped silently.
+    /// Phoenix 1.8.9: a push without a join_ref is dropped silently, unless the join had none either.
     V1_8_9,
-    /// Phoenix 1.8.12.
+    /// Phoenix 1.8.12: a push or leave without a join_ref reaches the channel.
     #[default]
     V1_8_12,
 }
@@ -103,8 +104,8 @@ impl ServerConfig {
         self
     }
 
-    /// The maximum delay before a channel handles a message, drawn for each message. By default
-    /// there is none.
+    /// The maximum of a random delay before a channel handles a message. The delay is drawn for each
+    /// message. By default there is none.
     ///
     /// On a real server every channel is a separate process. So the reply to a heartbeat, which
     /// comes from the socket's process, or the reply of another channel can overtake the reply to
@@ -117,8 +118,8 @@ impl ServerConfig {
         self
     }
 
-    /// The maximum delay before a presence diff is broadcast, drawn for each diff. By default there
-    /// is none.
+    /// The maximum of a random delay before a presence diff is broadcast. The delay is drawn for each
+    /// diff. By default there is none.
     ///
     /// The presence tracker records a change at once and broadcasts it later, in order. So when
     /// several clients join at the same time, a client's `presence_state` already contains metas

@@ -229,7 +229,7 @@ impl Server {
         self.forget_channel(topic, channel.instance);
     }
 
-    /// Drops the pending replies and events of a channel instance that has ended.
+    /// Drops the held replies of a channel instance that has ended, and removes its presences.
     pub(super) fn forget_channel(&mut self, topic: &str, instance: u64) {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.instance != Some(instance));

@@ -218,7 +218,8 @@ fn negotiate(version: Version, vsn: Option<&Value>) -> Result<Vsn, HttpRefusal> 
     }
 }
 
-/// The major number of a version `X.0.Z`. A pre-release of `X.0.0` is older than `X.0.0`.
+/// The major number of a version `X.0.Z`; `None` for any other text. A pre-release of `X.0.0` is older
+/// than `X.0.0`, so the result for it is `None` too.
 fn major_of(vsn: &str) -> Option<u64> {
     let vsn = vsn.split_once('+').map_or(vsn, |(version, _build)| version);
     let (numbers, pre) = vsn.split_once('-').map_or((vsn, None), |(n, pre)| (n, Some(pre)));

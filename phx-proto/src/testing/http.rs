@@ -8,8 +8,8 @@
 //!                         accepted() or refused(): the response
 //! ```
 //!
-//! This module refuses only invalid HTTP. The [`Server`] answers every valid request, also one that
-//! is not an upgrade, as Phoenix does.
+//! This module refuses only invalid HTTP. The [`Server`] answers every valid request as Phoenix does,
+//! including a request that is not an upgrade.
 //!
 //! [`Server`]: super::Server
 

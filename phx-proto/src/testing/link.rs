@@ -44,7 +44,7 @@ use crate::wire::Frame;
 /// The capacity of the send buffer in the client's operating system, on a link with a bandwidth.
 const SEND_BUFFER: u64 = 64 << 10;
 
-/// The size of a frame in addition to its payload.
+/// The number of bytes that a frame has in addition to its payload.
 const FRAME_HEADER: u64 = 14;
 
 const NO_TIME: DelayRange = DelayRange::from_millis(0, 0);
@@ -220,7 +220,8 @@ impl Link {
     /// The bandwidth of a direction in bytes per second, from the next frame on. By default, and
     /// with zero, frames take no time except the latency.
     ///
-    /// With a bandwidth, the client's transport accepts no frame while 64 KiB are on their way.
+    /// With a bandwidth from the client to the server, the client's transport accepts no frame while
+    /// 64 KiB are on their way.
     pub fn bandwidth(&mut self, direction: Direction, bytes_per_second: u64) -> &mut Self {
         self.note(|| format!("the link carries {bytes_per_second} bytes/s {direction:?}"));
         self.bandwidth[direction as usize] = (bytes_per_second > 0).then_some(bytes_per_second);
@@ -248,7 +249,7 @@ impl Link {
     }
 
     /// Cuts the current connection; everything on its way is lost. Both ends are notified, even
-    /// after a dead direction.
+    /// if a direction is dead.
     pub fn cut(&mut self, cut: Cut) -> &mut Self {
         self.note(|| format!("the link is cut ({cut:?})"));
         let now = self.now;
@@ -419,8 +420,8 @@ impl Link {
         })
     }
 
-    /// The bytes that the client's transport has read and written so far; `None` on a link without
-    /// a bandwidth, where frames do not delay each other.
+    /// The bytes that the client's transport has read and written so far. `None` for an unknown
+    /// connection, and on a link without a bandwidth, where frames do not delay each other.
     ///
     /// The written bytes are those that the operating system has accepted: those that have arrived,
     /// and up to 64 KiB more in its buffer.

@@ -114,7 +114,7 @@ impl Hub {
         }
     }
 
-    /// Uses TLS for all connections, or for none.
+    /// Uses TLS with this configuration for all connections. With `None`, no connection uses TLS.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn behind_tls(mut self, tls: Option<Arc<rustls::ServerConfig>>) -> Self {
@@ -184,7 +184,7 @@ impl Hub {
                 match accepted {
                     Ok(stream) => connections.push(Arc::clone(&self).serve::<N>(stream)),
                     Err(error) => {
-                        // Usually there are too many open files. Without a pause, each further
+                        // The usual cause is too many open files. Without a pause, each further
                         // attempt would fail at once, until a client disconnects.
                         self.lock().server.accept_failed(&error);
                         pause.set(N::sleep(ACCEPT_PAUSE));

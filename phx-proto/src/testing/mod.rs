@@ -23,16 +23,16 @@
 //! ```
 //!
 //! To search for bugs, let [`World::draw`] choose what happens next, and check the invariants after
-//! every [`World::step`]; then stop the faults, and check that the wanted state is reached. The
-//! seed of a failure is enough to reproduce it.
+//! every [`World::step`]. Then stop the faults, and check that every client reaches the state that its
+//! commands requested. The seed of a failure is enough to reproduce it.
 //!
 //! # Scripts
 //!
 //! A `Script` provides the network, the clock, the executor and the server of the program under
-//! test. Before a method looks for something, it runs every task that can make progress. A method
-//! that expects something lets virtual time pass until it arrives; if it never does, the panic
-//! lists what did happen. An `assert_` method consumes what it found: the next call looks for the
-//! next one. The script answers heartbeats.
+//! test. Each method first runs every task that can make progress. A method that expects something
+//! lets virtual time pass until it arrives. If it does not arrive within the script's time limit, the
+//! panic lists what did happen. An `assert_` method consumes what it found: the next call looks for
+//! the next one. The script answers heartbeats.
 //!
 //! No executor is needed: `Script::spawn` runs futures, and the other methods poll them. In a test
 //! with tokio or smol, where parts of the program run on that executor, await `Script::settled`
@@ -77,13 +77,13 @@
 //! | [`channel_delay`](ServerConfig::channel_delay) | the reply to a heartbeat, or of another channel, overtakes the reply of a channel; messages arrive between a join's ok and the `presence_state` |
 //! | [`presence_delay`](ServerConfig::presence_delay) | simultaneous presence joins: a `presence_state` contains metas whose diffs arrive after it |
 //!
-//! Limitations: no long-poll; integers wider than 64 bits become doubles; JSON nested deeper than
-//! 128 levels is closed as undecodable. Where the real server has races, this one always takes the
-//! same outcome: a leave is finished before the next frame is handled. The exception is a leave
-//! that waited behind a slow join and is followed by a rejoin of the topic: the rejoin kills the
-//! channel before it can answer the leave (`wire/join_timeout_leave_rejoin`). A `slowconnect` is
-//! accepted at once and then handles nothing until the time has passed, because [`Server::connect`]
-//! has to answer at once.
+//! Limitations: no long-poll; integers wider than 64 bits become doubles; a frame with JSON nested
+//! deeper than 128 levels closes its socket as undecodable. Where the real server has races, this
+//! one always takes the same outcome: a leave is finished before the next frame is handled. The
+//! exception is a leave that waited behind a slow join and is followed by a rejoin of the topic:
+//! the rejoin kills the channel before it can answer the leave (`wire/join_timeout_leave_rejoin`).
+//! A connect with `slowconnect` is accepted at once, because [`Server::connect`] has to answer at
+//! once. Its socket handles nothing until the time has passed.
 //!
 //! ```
 //! use phx_proto::Time;

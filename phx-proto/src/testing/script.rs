@@ -41,7 +41,7 @@ use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
-/// The most polls of the tasks before the script reports a busy loop.
+/// The maximum number of rounds in which the script polls its tasks before it reports a busy loop.
 const ROUNDS: u32 = 100_000;
 
 /// The number of times that [`Script::settled`] yields to the other tasks of the executor.

@@ -97,7 +97,8 @@ impl ScriptRuntime {
         });
     }
 
-    /// Delivers an event to the client on its current connection; returns false without one.
+    /// Delivers an event to the client on its current connection. Returns false if there is none, or if it
+    /// has ended.
     pub(super) fn send(&self, received: Received) -> bool {
         self.change(|stage| {
             let Some((number, wire)) = stage.wires.last_entry().map(|e| (*e.key(), e.into_mut()))
@@ -158,8 +159,8 @@ impl Stage {
         self.numbers
     }
 
-    /// Receives a frame of the client. The stage answers heartbeats at once, so that a script need
-    /// not do so.
+    /// Receives a frame of the client. The stage answers heartbeats at once, so that the test
+    /// does not have to.
     fn receive(&mut self, number: u64, frame: &Frame) {
         let Some(wire) = self.wires.get_mut(&number) else { return };
         let Ok(inbound) = codec::decode(wire.vsn, frame) else {

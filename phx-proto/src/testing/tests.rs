@@ -78,7 +78,7 @@ fn http_request_must_be_allowed_upgrade() {
     assert_eq!(answer("GET", &whole).0, 101);
     assert_eq!(answer("GET", &[("Origin", "https://localhost:4000")]).0, 101);
     assert_eq!(answer("GET", &[("Origin", "https://evil.example")]).0, 403);
-    // A problem is answered in plain text, whatever else the request contains.
+    // A request that is not a valid upgrade is refused with 400. The body names a problem.
     for (method, headers, problem) in [
         ("GET", &[("Host", "localhost")][..], "'upgrade' header must contain 'websocket'"),
         ("GET", &[&upgrade[..], &[version]].concat(), "'sec-websocket-key' header is absent"),

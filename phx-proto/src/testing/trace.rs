@@ -57,7 +57,8 @@ impl TraceEvent {
         }
     }
 
-    /// Whether the event appears in the text. An event that repeats another one is left out.
+    /// Whether the event appears in the text. The signal `Connecting` is left out, because it repeats the
+    /// action `Connect`.
     pub(super) const fn is_shown(&self) -> bool {
         !matches!(self.signal(), Some(Signal::Connecting { .. }))
     }

@@ -241,7 +241,8 @@ fn upgrade_failed(error: UpgradeError) -> Cause {
     }
 }
 
-/// Sixteen random bytes (RFC 6455 section 4.1), so that a cache cannot answer for the server.
+/// Sixteen random bytes (RFC 6455 section 4.1). They differ for every attempt, so that the response of
+/// a cache to an earlier attempt is detected.
 fn random_key() -> [u8; 16] {
     let mut key = [0; 16];
     entropy(&mut key);

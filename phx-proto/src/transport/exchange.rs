@@ -19,7 +19,7 @@ const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Why an exchange failed.
 pub(super) enum Broken {
-    /// The machine rejected the peer's response, or the request that it was to send.
+    /// The request is invalid, or the machine rejected the peer's response.
     Http(UpgradeError),
     /// The stream failed.
     Io(io::Error),

@@ -13,9 +13,9 @@
 //! ```
 //!
 //! How a connection ended is determined by reading, as in the
-//! [WebSocket over tungstenite](super::streams). A failed write only stops further writes, because
-//! a Phoenix that stops sends a close frame and then resets the connection
-//! (`wire/close_graceful_shutdown`): the close frame is still to be read.
+//! [WebSocket over tungstenite](super::streams). When Phoenix stops, it sends a close frame and then
+//! resets the connection (`wire/close_graceful_shutdown`), so a write can fail before the close frame
+//! was read. Therefore a failed write stops further writes, and reading continues.
 //!
 //! An idle connection has no buffers. When bytes arrive, they are read into a small buffer on the
 //! stack and copied into an allocation of exactly their size. After a read that fills its buffer,
@@ -42,11 +42,11 @@ use crate::wire::Frame;
 /// The largest read whose buffer is on the stack.
 const SMALL: usize = 2 << 10;
 
-/// For a long frame, the read buffer first grows by at most this many bytes, and then by doubling,
-/// because a peer may announce more than it sends.
+/// For a long frame, the read buffer first grows by this many bytes, or by the size of a read if that
+/// is larger. After that it is doubled step by step, because a peer may announce more than it sends.
 const PORTION: usize = 64 << 10;
 
-/// The most bytes that are masked for one write.
+/// Frames are masked for one write until it holds at least this many bytes.
 const WRITE: usize = 32 << 10;
 
 /// An open WebSocket over the machine of [`websocket`](crate::websocket).
@@ -57,7 +57,7 @@ pub struct Native<S> {
     keys: MaskKeys<fn(&mut [u8])>,
     /// Bytes that were read and that the endpoint has not taken yet.
     read: BytesMut,
-    /// The size of the first read of the next wake-up.
+    /// The size of the first read after the next wake-up.
     size: usize,
     size_max: usize,
     /// Whether the last read did not fill its buffer, so that the stream probably has no more
@@ -67,9 +67,10 @@ pub struct Native<S> {
     write: BytesMut,
     /// When this many bytes are queued, further messages wait for a flush.
     write_max: usize,
-    /// A pong or the reply to a close frame is due to be written.
+    /// Whether a pong or the reply to a close frame is still to be written.
     reply_due: bool,
-    /// The error of a message that could not be sent. The next read reports it as the end.
+    /// The error of a message that could not be sent. The next read reports it as the end of
+    /// the connection.
     unsendable: Option<Ended>,
 }
 
@@ -160,7 +161,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         (self.read.capacity() - self.read.len()).min(size.max(portion))
     }
 
-    /// Translates an event for the driver, and answers a close frame.
+    /// Converts an event of the endpoint for the driver, and answers a close frame.
     fn received(&mut self, event: Event, cx: &mut Context<'_>) -> Received {
         match event {
             Event::Message(frame) => Received::Frame(frame),

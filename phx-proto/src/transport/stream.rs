@@ -1,8 +1,8 @@
 //! The byte stream under a WebSocket, for any runtime.
 //!
 //! After a failed write it discards further writes, and reading continues to the end of the stream;
-//! see [`streams`](super::streams). Only the stream under TLS counts bytes, so that no byte is
-//! counted twice.
+//! see [`streams`](super::streams). With TLS, only the stream under TLS counts bytes, so that no byte
+//! is counted twice.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};

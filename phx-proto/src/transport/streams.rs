@@ -12,11 +12,11 @@
 //!                        └──── TCP or TLS ─────┘
 //! ```
 //!
-//! How a connection ended is determined by reading. A failed write must not hide a close frame that
-//! is still to be read: a Phoenix that stops sends one and then resets the connection
-//! (`wire/close_graceful_shutdown`). So after a failed write [`Io`](super::Io) discards further
-//! writes, and reading continues to the end of the stream, which comes at once on a broken
-//! connection. `Io` records the failure in [`Meter`], where it also counts the transferred bytes.
+//! How a connection ended is determined by reading. When Phoenix stops, it sends a close frame and
+//! then resets the connection (`wire/close_graceful_shutdown`), so a write can fail before the close
+//! frame was read. Therefore [`Io`](super::Io) discards further writes after a failed one, and reading
+//! continues to the end of the stream. On a broken connection that end comes at once. `Io` records the
+//! failure in [`Meter`], where it also counts the transferred bytes.
 //!
 //! [`incoming`](super::incoming) takes the pings and limits the reads of one call.
 
@@ -96,11 +96,12 @@ impl Transport for WebSocket {
 }
 
 /// The byte counts of a stream and whether a write has failed, shared by the stream and the
-/// WebSocket on it. With TLS, the stream under TLS counts.
+/// WebSocket on it. With TLS, the stream under TLS counts the bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Counts>);
 
-/// Totals that wrap around: not every target has 64-bit atomics.
+/// Totals of bytes. They wrap around at the size of a pointer, because not every target has 64-bit
+/// atomics.
 #[derive(Debug, Default)]
 struct Counts {
     failed: AtomicBool,
@@ -208,7 +209,8 @@ where
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The close frame as the server sent it, if it did: tungstenite changes its code.
+    /// The close frame as the server sent it, if one was read. tungstenite changes the codes that it does
+    /// not know.
     fn sent_close(&self) -> Option<Ended> {
         let SentClose { code, reason } = self.reads.sent_close()?;
         Some(Ended::CloseFrame { code, reason })
@@ -228,8 +230,8 @@ where
         }
     }
 
-    /// Ends the connection, with a close frame if the server is at fault. A close frame of the
-    /// server ends it even if its reason is invalid.
+    /// Ends the connection, with a close frame if the server is at fault. If the server
+    /// sent a close frame, the result is that frame, even if its reason is invalid.
     fn ended(&mut self, error: Error) -> Ended {
         let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
         let close = if is_too_long { None } else { self.sent_close() };
@@ -359,7 +361,7 @@ fn shrunk(bytes: Bytes) -> Bytes {
     }
 }
 
-/// The room for pongs in the write buffer, in addition to the frames.
+/// The capacity for pongs in the write buffer, in addition to the frames.
 const PONGS: usize = 4_096;
 
 /// The limits and the buffer sizes of tungstenite.
@@ -512,7 +514,8 @@ mod tests {
         for parts in [&[LEN][..], &[LEN - 1, 1], &[1, LEN - 1], &[LEN / 2 + 1, LEN / 2 - 1]] {
             let (kept, most) = costs(LEN, parts);
             assert!(kept < 1.01, "{parts:?}: {kept:.2} times its length is kept");
-            // The read buffer and a vector that moves while it doubles.
+            // The peak includes the read buffer and both copies of the vector, which moves when it
+            // is doubled.
             assert!(most < 4.01, "{parts:?}: the peak is {most:.2} times its length");
         }
     }

@@ -157,7 +157,7 @@ fn wrong_name(host: &str, presented: &[String]) -> String {
             command(host)
         );
     }
-    // `DnsName("backend.internal")`, `IpAddress(10.0.0.1)`.
+    // The names are debug text: `DnsName("backend.internal")`, `IpAddress(10.0.0.1)`.
     let bare = |name: &String| {
         let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
         inner.unwrap_or(name).trim_matches('"').to_owned()

@@ -159,7 +159,8 @@ fn skip(left: &mut u64, there: usize) -> usize {
     taken
 }
 
-/// The state after a complete header of `len` bytes (RFC 6455 section 5.2).
+/// The state after `len` bytes of a header (RFC 6455 section 5.2). It stays `Header` until the header
+/// is complete.
 fn after(header: [u8; HEADER_MAX], len: u8) -> State {
     let (masked, short) = (header[1] & 0x80 != 0, header[1] & 0x7f);
     let length_end = match short {
@@ -284,7 +285,7 @@ mod tests {
 
     #[test]
     fn invalid_pings_are_left_to_tungstenite() {
-        // Too long, with a reserved bit, and fragmented.
+        // These pings are invalid: one is too long, one has a reserved bit, and one is a fragment.
         for (first, payload) in [(PING, &[0; 126][..]), (0xc9, b"x"), (0x09, b"x")] {
             let mut bytes = frame(9, None, payload);
             bytes[0] = first;

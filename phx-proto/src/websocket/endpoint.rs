@@ -23,7 +23,7 @@ use crate::wire::Frame;
 
 /// The limits of an endpoint for received messages and for queued ones.
 ///
-/// A peer that exceeds a limit fails the connection with 1009
+/// If a received message exceeds a limit, the endpoint fails the connection with 1009
 /// ([`Violation::close_code`](super::Violation::close_code)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -73,7 +73,8 @@ pub enum Event {
     Message(Frame),
     /// A ping. The latest one is answered by the next [`Endpoint::poll_transmit`].
     Ping(Bytes),
-    /// A pong that does not answer a probe of an upload.
+    /// A pong that acknowledges no further bytes of an upload; see
+    /// [`Acknowledged`](Self::Acknowledged).
     Pong(Bytes),
     /// A pong that acknowledges an upload, with the number of message bytes that the peer has read
     /// since the connection was opened ([`Upload::acknowledged`]).

@@ -183,7 +183,8 @@ impl Header {
     }
 }
 
-/// The offset in a header behind the length, in its shortest form.
+/// The offset in a header of the first byte after the length, if the length is encoded in its shortest
+/// form.
 const fn length_end(length: u64) -> usize {
     match length {
         0..=125 => 2,

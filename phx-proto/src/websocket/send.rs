@@ -32,7 +32,7 @@ const PROBE: [u8; 4] = *b"phx+";
 /// The cost of a message in the outbox in addition to its bytes.
 const OVERHEAD: usize = 64;
 
-/// The outbox is never shrunk below this many slots.
+/// An outbox with at most this many slots is not shrunk.
 const SLOTS_KEPT: usize = 64;
 
 /// The progress of sent messages, in payload bytes since the opening.
@@ -200,8 +200,8 @@ impl Sender {
     /// Handles a pong: returns the number of bytes that it acknowledges, if it answers a probe and
     /// acknowledges more than before.
     ///
-    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Other pongs
-    /// are unsolicited and are ignored here.
+    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Pongs
+    /// that answer another ping, or none, are ignored here.
     pub(super) fn acknowledge(&mut self, payload: &[u8]) -> Option<u64> {
         let count = payload.strip_prefix(&PROBE)?.try_into().ok().map(u64::from_be_bytes)?;
         if count <= self.upload.acknowledged || count > self.probed {
@@ -211,7 +211,7 @@ impl Sender {
         Some(count)
     }
 
-    /// Drops queued data, which must not be sent any more.
+    /// Drops the queued messages and the queued ping, which must not be sent any more.
     pub(super) fn abandon(&mut self) {
         self.outbox = VecDeque::new();
         self.held = 0;
@@ -282,7 +282,7 @@ impl Sender {
     }
 
     /// Shrinks the empty outbox if a quarter of its capacity was enough since it was last empty.
-    /// During a series of bursts it keeps its size.
+    /// An outbox that is filled again and again keeps its capacity.
     #[inline]
     fn shrink(&mut self) {
         let peak = core::mem::take(&mut self.peak);

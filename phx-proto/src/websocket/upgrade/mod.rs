@@ -235,7 +235,8 @@ impl Upgrade {
     }
 }
 
-/// The members of all headers with that name, each a comma-separated list, without empty ones.
+/// The members of all headers with that name. Each header is a comma-separated list; its empty members
+/// are left out.
 fn tokens<'a>(
     headers: &'a [(String, String)],
     name: &'static str,

@@ -37,7 +37,7 @@ pub struct ProxyCredentials<'a> {
     pub password: &'a str,
 }
 
-/// One `CONNECT` request, from the request to its outcome.
+/// One tunnel through an HTTP proxy, from the `CONNECT` request to its outcome.
 ///
 /// ```
 /// use phx_proto::upgrade::{Connect, TunnelRequest, UpgradeStep};

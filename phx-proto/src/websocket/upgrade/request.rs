@@ -103,8 +103,9 @@ fn check_target(target: &str) -> Result<(), UpgradeError> {
     Ok(())
 }
 
-/// RFC 6455 section 4.1 requires a token. This check also allows other characters, because an auth
-/// token may contain a `/`, and Phoenix expects it as a subprotocol.
+/// Checks the offered subprotocols. RFC 6455 section 4.1 allows only the characters of an HTTP token.
+/// This check allows other characters too, because Phoenix expects an auth token as a subprotocol, and
+/// an auth token may contain a `/`.
 fn check_subprotocols(subprotocols: &[String]) -> Result<(), UpgradeError> {
     for (index, subprotocol) in subprotocols.iter().enumerate() {
         let fault = |reason| Err(UpgradeError::InvalidSubprotocol { index, reason });

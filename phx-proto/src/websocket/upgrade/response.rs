@@ -88,8 +88,8 @@ impl Response {
             State::Head { mut buffer, skipped } => {
                 buffer.extend_from_slice(bytes);
                 // A head ends with a line break, so the buffer is parsed only when one arrives, not
-                // for each byte of a slow head. Short buffers are parsed anyway, to detect early
-                // what is not HTTP, and so are buffers at the limit.
+                // for each byte of a slow head. Short buffers are parsed anyway, so that a response
+                // that is not HTTP is detected early. Buffers at the limit are parsed too.
                 let look = bytes.contains(&b'\n')
                     || buffer.len() <= MAX_EVIDENCE
                     || skipped + buffer.len() >= MAX_HEAD;

@@ -29,7 +29,7 @@ const VERSION: u8 = 5;
 const NO_CREDENTIALS: u8 = 0;
 const USER_AND_PASSWORD: u8 = 2;
 
-/// One request for a tunnel through a SOCKS5 proxy, from the greeting to its outcome.
+/// One tunnel through a SOCKS5 proxy, from the greeting to its outcome.
 ///
 /// ```
 /// use phx_proto::upgrade::{TunnelRequest, UpgradeStep, Socks5};
