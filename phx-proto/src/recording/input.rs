@@ -139,7 +139,8 @@ impl InputRecord {
             Input::CredentialsUnchanged { id } => Self::CredentialsUnchanged { conn: id.as_u64() },
             Input::Opened { id, opened } => Self::Opened {
                 conn: id.as_u64(),
-                // Any other protocol may contain the token: a server may repeat the offered protocols.
+                // A protocol other than `phoenix` may contain the token, because a server may repeat the
+                // offered protocols.
                 protocol: opened.protocol.as_deref().map(|protocol| match protocol {
                     "phoenix" => "phoenix".to_owned(),
                     _ => "other".to_owned(),
@@ -239,8 +240,8 @@ fn conflicts(socket: &Socket, topic: &str, params: &JoinParams) -> bool {
     socket.join_params(topic).is_some_and(|current| !current.same(params))
 }
 
-/// The parameters of a replayed join. If the recorded join was not in conflict with the current parameters
-/// of the topic, the result is not in conflict with them either; otherwise it is.
+/// The parameters of a replayed join. They are in conflict with the current parameters of the topic exactly
+/// if the recorded ones were.
 fn params_for(
     socket: &Socket,
     topic: &str,

@@ -37,8 +37,9 @@ impl Recorder {
     /// it must not call back into a client that it records. When a call of the client or a poll of the
     /// driver returns, the sink has received all lines of that call or poll.
     ///
-    /// Only the lengths of payloads are recorded. Credentials, values of the query and join parameters are
-    /// never recorded.
+    /// Of a payload only the length is recorded, unless it is an empty object or contains a reason with
+    /// which Phoenix itself refuses. Credentials, the contents of join parameters, and the values of the
+    /// query except `vsn` are never recorded.
     ///
     /// ```
     /// use phx_proto::recording::Recorder;

@@ -28,7 +28,7 @@ pub(super) enum Kind {
 pub(super) enum JoinVerdict {
     /// No channel matches the topic.
     Unmatched,
-    /// The join was refused or raised; the reply contains the reason.
+    /// The join was refused, or its callback raised; the reply contains the reason.
     Refused(&'static str),
     /// The join is accepted after `sleep`; until then, the whole socket handles nothing.
     Accepted { kind: Kind, response: Value, sleep: Duration, after: Vec<Effect> },

@@ -70,7 +70,7 @@ pub(super) fn decode(vsn: Vsn, frame: &Frame) -> Result<Inbound, DecodeFault> {
     }
 }
 
-/// A `phx_reply`.
+/// Encodes a `phx_reply`.
 pub(super) fn encode_reply(
     vsn: Vsn,
     join_ref: &Value,
@@ -91,7 +91,7 @@ pub(super) fn encode_reply(
     }
 }
 
-/// A message from a channel to its own client.
+/// Encodes a message from a channel to its own client.
 pub(super) fn encode_push(
     vsn: Vsn,
     join_ref: &Value,
@@ -107,7 +107,7 @@ pub(super) fn encode_push(
     }
 }
 
-/// A message to every client on a topic.
+/// Encodes a message to every client on a topic.
 pub(super) fn encode_broadcast(
     vsn: Vsn,
     topic: &str,
@@ -122,7 +122,7 @@ pub(super) fn encode_broadcast(
     }
 }
 
-/// `phx_close` or `phx_error`: its ref repeats the join_ref (`wire/leave_ok`).
+/// Encodes `phx_close` or `phx_error`. Its ref repeats the join_ref (`wire/leave_ok`).
 pub(super) fn encode_end(
     vsn: Vsn,
     join_ref: &Value,
@@ -168,7 +168,7 @@ fn binary(vsn: Vsn, kind: u8, parts: &[&str], data: &[u8]) -> Result<Frame, Enco
     Ok(Frame::Binary(Bytes::from(out)))
 }
 
-/// A ref in a binary frame: a number in decimal, null as an empty string
+/// The text of a ref in a binary frame: a number in decimal, null as an empty string
 /// (`wire/binary_reply_to_text_join_ref_int`).
 fn ref_text(value: &Value) -> Result<String, EncodeFault> {
     match value {
@@ -198,7 +198,8 @@ fn decode_array(value: Value) -> Result<Inbound, DecodeFault> {
     })
 }
 
-/// All members except `join_ref` must be present, even if null (`wire/v1_malformed`).
+/// Decodes an object of v1. All members except `join_ref` must be present, even if null
+/// (`wire/v1_malformed`).
 fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
     let Value::Object(mut members) = value else { return Err(DecodeFault::Serializer) };
     let join_ref = members.remove("join_ref").unwrap_or(Value::Null);
@@ -215,8 +216,8 @@ fn decode_object(value: Value) -> Result<Inbound, DecodeFault> {
 /// Decodes a push, the only kind that a client may send (`wire/malformed_binary_kind1`).
 ///
 /// An event that is not UTF-8 reaches the channel and crashes it there, like any unknown event
-/// (`wire/malformed_binary_bad_utf8_event`). The server could not
-/// repeat a ref or a topic that is not UTF-8 in a reply, so such a frame counts as undecodable.
+/// (`wire/malformed_binary_bad_utf8_event`). The server could not repeat a ref or a topic that
+/// is not UTF-8 in a reply, so such a frame counts as undecodable.
 fn decode_binary(bytes: &[u8]) -> Result<Inbound, DecodeFault> {
     let [0, join_ref, msg_ref, topic, event, rest @ ..] = bytes else {
         return Err(DecodeFault::Serializer);

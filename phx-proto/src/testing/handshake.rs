@@ -156,7 +156,7 @@ fn upgrade_problem(request: &HttpRequest) -> Option<String> {
         .or_else(|| lacks("sec-websocket-version", "13"))
 }
 
-/// Only `x-` fields are passed to the socket (`wire/push_whoami_headers`).
+/// The `x-` fields of a request. No other fields are passed to the socket (`wire/push_whoami_headers`).
 fn x_headers(request: &HttpRequest) -> Value {
     let lower = request.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
     lower.filter(|(name, _)| name.starts_with("x-")).map(|(n, v)| (n, v.as_str())).collect()
@@ -204,7 +204,8 @@ pub(super) fn decode_token(token: &str) -> Option<String> {
     Some(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Accepts `~> 1.0.0` and `~> 2.0.0`; a missing version means 1.0.0 (`wire/handshake_vsn`).
+/// Accepts the versions `1.0.Z` and `2.0.Z`, as Elixir's `~> 1.0.0` and `~> 2.0.0` do. A missing
+/// version means 1.0.0 (`wire/handshake_vsn`).
 fn negotiate(version: Version, vsn: Option<&Value>) -> Result<Vsn, HttpRefusal> {
     match vsn {
         None => Ok(Vsn::V1),

@@ -64,8 +64,8 @@ impl Head {
                 let key = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(KEY));
                 let key = key.map(|(_, key)| key.clone()).unwrap_or_default();
                 if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("upgrade")) {
-                    // The server accepts a request without any field of an upgrade as an upgrade,
-                    // so an empty field `upgrade` is added.
+                    // Without any field of an upgrade, the server would accept the request as an
+                    // upgrade, so an empty field `upgrade` is added.
                     headers.push(("upgrade".to_owned(), String::new()));
                 }
                 let method = request.method.unwrap_or_default().to_owned();

@@ -210,8 +210,8 @@ impl Link {
         self
     }
 
-    /// The maximum number of the client's frames in transit. While there are that many, its
-    /// transport accepts no more. By default 256.
+    /// The maximum number of the client's frames in transit. While there are that many, the
+    /// client's transport accepts no more. By default 256.
     pub fn buffer(&mut self, frames: usize) -> &mut Self {
         self.buffer = frames.max(1);
         self

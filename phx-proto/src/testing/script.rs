@@ -403,7 +403,7 @@ impl Script {
         self.send_frame(|vsn| codec::encode_push(vsn, &join_ref, topic, event, &message));
     }
 
-    /// Crashes the channel: `phx_error`.
+    /// Crashes the channel: the client receives `phx_error`.
     ///
     /// # Panics
     ///
@@ -413,7 +413,7 @@ impl Script {
         self.end_channel(topic, "phx_error");
     }
 
-    /// Closes the channel: `phx_close`.
+    /// Closes the channel: the client receives `phx_close`.
     ///
     /// # Panics
     ///

@@ -233,7 +233,7 @@ impl Server {
         self.receive(now, peer, Mail::Close(1002));
     }
 
-    /// Runs the timers that are due at [`poll_timeout`](Self::poll_timeout).
+    /// Runs the timers that are due. Call it at [`poll_timeout`](Self::poll_timeout).
     pub fn handle_timeout(&mut self, now: Time) {
         self.advance(now);
     }
@@ -270,12 +270,13 @@ impl Server {
         self.end_all(|_| None);
     }
 
-    /// Crashes every channel on a topic: `phx_error`, as in `wire/channel_crash`.
+    /// Crashes every channel on a topic: the clients receive `phx_error`, as in `wire/channel_crash`.
     pub fn crash_channel(&mut self, now: Time, topic: &str) {
         self.end_on_topic(now, topic, End::Error);
     }
 
-    /// Stops every channel on a topic: `phx_close`, as in `wire/channel_stop_normal`.
+    /// Stops every channel on a topic: the clients receive `phx_close`, as in
+    /// `wire/channel_stop_normal`.
     pub fn close_channel(&mut self, now: Time, topic: &str) {
         self.end_on_topic(now, topic, End::Close);
     }
@@ -526,7 +527,7 @@ impl Server {
         }
     }
 
-    /// Sends a frame; for a sleeping socket, after its pending work.
+    /// Sends a frame. A sleeping socket sends it after its pending work.
     pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
         match self.sockets.get_mut(&peer) {
             Some(socket) if socket.busy => socket.mailbox.push_back(Mail::Send(frame)),

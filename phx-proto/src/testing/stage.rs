@@ -159,8 +159,8 @@ impl Stage {
         self.numbers
     }
 
-    /// Receives a frame of the client. The stage answers heartbeats at once, so that the test
-    /// does not have to.
+    /// Receives a frame of the client. The stage answers heartbeats at once, so that a script does
+    /// not have to answer them.
     fn receive(&mut self, number: u64, frame: &Frame) {
         let Some(wire) = self.wires.get_mut(&number) else { return };
         let Ok(inbound) = codec::decode(wire.vsn, frame) else {

@@ -171,7 +171,7 @@ impl World {
         id
     }
 
-    /// Adds a client that waits for [`connect`](Self::connect).
+    /// Adds a client that does not connect before [`connect`](Self::connect) is called.
     pub fn idle_client(&mut self, config: Config) -> ClientId {
         let id = ClientId(self.clients.len());
         let socket = Socket::new(config, self.rng.next_u64(), self.now);

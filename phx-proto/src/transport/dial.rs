@@ -226,7 +226,7 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
     }
 }
 
-/// The stream broke before the response was complete.
+/// The cause of an error of the stream before the response was complete.
 fn lost(error: &io::Error, hint: &str) -> Cause {
     Cause::Dial {
         kind: kind_of(error),

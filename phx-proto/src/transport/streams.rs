@@ -230,8 +230,8 @@ where
         }
     }
 
-    /// Ends the connection, with a close frame if the server is at fault. If the server
-    /// sent a close frame, the result is that frame, even if its reason is invalid.
+    /// Ends the connection, with a close frame if the server is at fault. If the server sent a close
+    /// frame, the result is that frame, even if its reason is invalid.
     fn ended(&mut self, error: Error) -> Ended {
         let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
         let close = if is_too_long { None } else { self.sent_close() };

@@ -96,7 +96,7 @@ fn write(code: u16, reason: &str) -> Bytes {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Handshake {
     state: State,
-    /// Whether a close frame was received.
+    /// Whether a valid close frame was received.
     received: bool,
 }
 

@@ -441,7 +441,7 @@ impl Endpoint {
 mod tests {
     use super::*;
 
-    /// An idle connection has an endpoint without buffers, so the size of the struct is its memory.
+    /// The endpoint of an idle connection has no buffers, so its memory is the size of the struct.
     #[test]
     fn endpoint_is_small() {
         let size = size_of::<Endpoint>();

@@ -11,9 +11,9 @@
 //!   send, ping, close ──▶ outbox ──▶ poll_transmit ──▶ bytes to write
 //! ```
 //!
-//! The caller owns the buffers: received messages are slices of the buffer that was read into, and
-//! frames are appended to another buffer and masked there. The machine has no clock and no entropy:
-//! the caller passes in a source of [mask keys](MaskKeys).
+//! The caller owns the buffers. A message that arrives in one frame is a slice of the buffer that was
+//! read into. Frames to send are appended to another buffer and masked there. The machine has no clock
+//! and no entropy: the caller passes in a source of [mask keys](MaskKeys).
 
 #[cfg(feature = "websocket")]
 mod close;

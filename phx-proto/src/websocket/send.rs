@@ -200,8 +200,8 @@ impl Sender {
     /// Handles a pong: returns the number of bytes that it acknowledges, if it answers a probe and
     /// acknowledges more than before.
     ///
-    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Pongs
-    /// that answer another ping, or none, are ignored here.
+    /// RFC 6455 section 5.5.3: a pong has the same payload as the ping that it answers. Pongs that
+    /// answer another ping, or none, are ignored here.
     pub(super) fn acknowledge(&mut self, payload: &[u8]) -> Option<u64> {
         let count = payload.strip_prefix(&PROBE)?.try_into().ok().map(u64::from_be_bytes)?;
         if count <= self.upload.acknowledged || count > self.probed {

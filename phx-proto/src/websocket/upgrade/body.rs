@@ -64,7 +64,7 @@ impl Body {
         match &mut self.framing {
             Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => {
                 let taken = usize::try_from(*left).unwrap_or(usize::MAX).min(bytes.len());
-                // At most `left`, so the subtraction cannot wrap.
+                // `taken` is at most `left`, so the subtraction cannot wrap.
                 *left -= taken as u64;
                 let (data, rest) = bytes.split_at(taken);
                 keep(&mut self.kept, data);
@@ -129,7 +129,7 @@ impl Framing {
         let mut lengths = all("content-length");
         match lengths.next() {
             None => Self::UntilEof,
-            // A length may be repeated with the same value only.
+            // If the length is repeated, all values must be equal.
             Some(length) if lengths.all(|other| other == length) => parse_length(length),
             Some(_) => Self::Complete,
         }

@@ -5,10 +5,11 @@ use crate::event::refusal::{Refusal, SocksRefusal};
 /// The reason why an upgrade, or a tunnel through a proxy, failed.
 ///
 /// The variants up to [`Finished`](Self::Finished) are the caller's fault:
-/// [`is_callers`](Self::is_callers) is true. Most of them come from
-/// [`Upgrade::new`](super::Upgrade::new) and [`Connect::new`](super::Connect::new). The other
-/// variants are the peer's fault and quote its response, escaped to printable ASCII. No variant
-/// contains a secret that the caller passed in.
+/// [`is_callers`](Self::is_callers) is true. Except `Finished`, they come from
+/// [`Upgrade::new`](super::Upgrade::new), [`Connect::new`](super::Connect::new) and
+/// [`Socks5::new`](super::Socks5::new). The other variants are the peer's fault. Quotations of its
+/// response are escaped, so that they fit into one line of a log. No variant contains a secret that
+/// the caller passed in.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpgradeError {

@@ -170,7 +170,8 @@ impl Upgrade {
     }
 
     /// Reports the end of the stream. It completes the body of a refusal, even if some of it is
-    /// missing; in every other state it is [`UpgradeError::Eof`].
+    /// missing. Before that, the result is [`UpgradeError::Eof`], or another variant if the bytes so
+    /// far are invalid; after an outcome it is [`UpgradeError::Finished`].
     pub fn handle_eof(&mut self) -> UpgradeError {
         self.response.handle_eof().map_or_else(|error| error, UpgradeError::Refused)
     }
