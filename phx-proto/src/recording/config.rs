@@ -185,7 +185,7 @@ impl From<Nanos> for Duration {
     }
 }
 
-/// The address with the names of its query and without the values.
+/// The address with the names of its query. Of the values, only that of `vsn` is kept.
 fn redacted_uri(uri: &Uri) -> String {
     let scheme = if uri.is_secure() { "wss" } else { "ws" };
     let target = uri.target();

@@ -33,7 +33,7 @@ pub struct Recording {
 struct Numbered {
     number: usize,
     line: Line,
-    /// The configuration, in the line that starts a client.
+    /// The configuration, if the line starts a client.
     config: Option<Config>,
 }
 

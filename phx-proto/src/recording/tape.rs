@@ -37,8 +37,8 @@ impl Recorder {
     /// it must not call back into a client that it records. When a call of the client or a poll of the
     /// driver returns, the sink has received all lines of that call or poll.
     ///
-    /// Of a payload only the length is recorded, unless it is an empty object or contains a reason with
-    /// which Phoenix itself refuses. Credentials, the contents of join parameters, and the values of the
+    /// Of a payload only the length is recorded, unless it is an empty object or a refusal whose reason
+    /// comes from Phoenix itself. Credentials, the contents of join parameters, and the values of the
     /// query except `vsn` are never recorded.
     ///
     /// ```

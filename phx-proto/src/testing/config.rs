@@ -105,7 +105,7 @@ impl ServerConfig {
     }
 
     /// The maximum of a random delay before a channel handles a message. The delay is drawn for each
-    /// message. By default there is none.
+    /// message. By default there is no delay.
     ///
     /// On a real server every channel is a separate process. So the reply to a heartbeat, which
     /// comes from the socket's process, or the reply of another channel can overtake the reply to
@@ -119,7 +119,7 @@ impl ServerConfig {
     }
 
     /// The maximum of a random delay before a presence diff is broadcast. The delay is drawn for each
-    /// diff. By default there is none.
+    /// diff. By default there is no delay.
     ///
     /// The presence tracker records a change at once and broadcasts it later, in order. So when
     /// several clients join at the same time, a client's `presence_state` already contains metas

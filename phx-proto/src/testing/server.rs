@@ -289,16 +289,16 @@ impl Server {
         let _ = self.broadcast_from(topic, event, &Payload::Json(payload), None);
     }
 
-    /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`: close code 1001, or
-    /// 1000 with version 1.7 (`wire/close_disconnect_by_id`).
+    /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`. They are closed with
+    /// code 1001, or 1000 with version 1.7 (`wire/close_disconnect_by_id`).
     pub fn disconnect_id(&mut self, now: Time, id: &str) {
         self.advance(now);
         self.disconnect(id);
     }
 
-    /// Shuts down gracefully: close code 1012 for sockets with a channel, 1000 for those without
-    /// (`wire/close_graceful_shutdown`), or 1000 for all without a
-    /// [`drainer`](ServerConfig::drainer). New connections are accepted as after a restart.
+    /// Shuts down gracefully. Sockets with a channel receive close code 1012, and sockets without one
+    /// receive 1000 (`wire/close_graceful_shutdown`). Without a [`drainer`](ServerConfig::drainer),
+    /// all sockets receive 1000. New connections are accepted as after a restart.
     pub fn shutdown(&mut self, now: Time) {
         self.advance(now);
         let drains = self.config.drainer;

@@ -145,7 +145,7 @@ where
     }
 }
 
-/// Alternates the address families, so that a host with many unreachable IPv6 addresses costs one
+/// Alternates the address families, so that many unreachable IPv6 addresses of a host cost only one
 /// delay of 250 ms (RFC 8305 section 4). The resolver's preferred family goes first.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let prefers_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);

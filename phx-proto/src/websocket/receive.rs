@@ -54,7 +54,7 @@ pub(super) struct Receiver {
     message: Option<Assembly>,
     /// The UTF-8 check of the text that is arriving.
     utf8: Utf8,
-    /// Whether a close frame or a violation was received.
+    /// Whether a close frame was received or a violation was found.
     over: bool,
 }
 

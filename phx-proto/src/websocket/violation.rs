@@ -6,7 +6,7 @@ use super::upgrade::UpgradeError;
 /// A violation of RFC 6455 or of a limit by the peer.
 ///
 /// The connection has failed (section 7.1.7): later input is discarded, and the endpoint transmits
-/// a close frame with [`close_code`](Self::close_code).
+/// a close frame with [`close_code`](Self::close_code), unless it has already sent a close frame.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {

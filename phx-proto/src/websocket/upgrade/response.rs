@@ -104,7 +104,7 @@ impl Response {
         }
     }
 
-    /// Handles the end of the stream, which is valid only in a refusal.
+    /// Handles the end of the stream, which is valid only in the body of a refusal.
     pub(super) fn handle_eof(&mut self) -> Result<Refusal, UpgradeError> {
         match core::mem::replace(&mut self.state, State::Finished) {
             State::Head { buffer, skipped } => {
