@@ -311,8 +311,8 @@ impl MessageRecord {
         let topic = quoted(&self.topic);
         let event = quoted(self.event.as_deref().unwrap_or("phx_reply"));
         let front = if vsn_1 {
-            // Omits optional members, so that the frame does not exceed a limit that the original frame
-            // kept.
+            // Omits optional members. With them, the frame could exceed a limit that the original frame
+            // did not exceed.
             let named = |name, number: Option<u64>| {
                 number.map_or_else(String::new, |number| format!(r#""{name}":"{number}","#))
             };

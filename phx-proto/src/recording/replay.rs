@@ -56,7 +56,7 @@ pub enum RecordingError {
     /// A line is invalid, for example because it is truncated.
     #[error("line {line}: {problem}")]
     Line {
-        /// Number of the line.
+        /// The number of the line, from 1.
         line: usize,
         /// The problem with the line.
         problem: String,

@@ -368,7 +368,7 @@ impl Link {
         self.send(now, id, Direction::Up, Parcel::Request(Box::new(request)));
     }
 
-    /// Sends a parcel on a connection; ignored if that has ended.
+    /// Sends a parcel on a connection. After the end of the connection, the parcel is ignored.
     pub fn send(&mut self, now: Time, id: ConnectionId, direction: Direction, parcel: Parcel) {
         self.set_now(now);
         let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.severed) else { return };

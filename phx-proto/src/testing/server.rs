@@ -81,7 +81,7 @@ pub struct Server {
 #[derive(Debug)]
 pub(super) struct HeldReply {
     pub(super) peer: PeerId,
-    /// The channel whose end drops the reply.
+    /// The channel whose end drops the reply; `None` for a reply that does not depend on a channel.
     pub(super) instance: Option<u64>,
     pub(super) frame: Frame,
 }
@@ -125,8 +125,9 @@ impl Server {
         }
     }
 
-    /// Calls `observe` with every further event of the clients, for example for a log. It replaces
-    /// an earlier function. It must not block, because the server waits for it.
+    /// Calls `observe` with every further event of the clients, for example for a log. The
+    /// function of an earlier call is replaced. `observe` must not block, because the server waits
+    /// for it.
     ///
     /// ```
     /// use std::sync::mpsc;

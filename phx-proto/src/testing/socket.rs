@@ -32,7 +32,7 @@ pub(super) struct Socket {
     pub(super) channels: BTreeMap<String, Channel>,
     /// The time of the client's last activity.
     pub(super) last_activity: Time,
-    /// Whether the socket sleeps in a join.
+    /// Whether the socket sleeps in a join or a connect.
     pub(super) busy: bool,
     pub(super) mailbox: VecDeque<Mail>,
     joining: Option<Joining>,

@@ -290,7 +290,7 @@ where
             Message::Binary(bytes) => Received::Frame(Frame::Binary(without_spare(bytes))),
             Message::Close(frame) => {
                 // The reply to the close frame is in the buffer. It is written if the stream takes
-                // it at once; the end does not wait for it.
+                // it at once. The end is reported without waiting for that.
                 let _ = Pin::new(&mut self.socket).poll_flush(cx);
                 Received::Ended(self.sent_close().unwrap_or_else(|| {
                     let (code, reason) = match frame {

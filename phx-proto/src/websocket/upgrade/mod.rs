@@ -85,7 +85,7 @@ pub struct UpgradeRequest<'a> {
     /// The subprotocols to offer, in order of preference; empty for none. An auth token is offered
     /// as `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
     pub subprotocols: &'a [String],
-    /// 16 random bytes, new for every attempt. With them the response of a cache is detected. They
+    /// 16 random bytes, new for every attempt. They serve to detect the response of a cache, and
     /// are not secret.
     pub key: [u8; 16],
 }
