@@ -1,10 +1,10 @@
 //! Phoenix Channels as a pure, sans-IO state machine.
 //!
-//! [`Socket`] is one connection to a Phoenix server and its channels, as a value. Frames, transport
-//! events and clock readings go in; [`Action`]s come out: dial, write a frame, close or drop the
-//! connection, pass a signal to the application. It does no I/O, reads no clock, draws no entropy
-//! and spawns nothing, so it can be embedded in any runtime, driven by hand in a simulation, and
-//! fuzzed.
+//! A [`Socket`] is a value that holds the state of one connection to a Phoenix server and of its
+//! channels. Frames, transport events and clock readings go in; [`Action`]s come out: dial, write a
+//! frame, close or drop the connection, pass a signal to the application. It does no I/O, reads no
+//! clock, draws no entropy and spawns nothing, so it can be embedded in any runtime, driven by hand
+//! in a simulation, and fuzzed.
 //!
 //! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`. Both are built on
 //! this crate and re-export its modules.
@@ -31,7 +31,8 @@
 //!
 //! 1. Pass the socket a command, such as [`Socket::join`], or an event of the transport, such as
 //!    [`Socket::handle_frame`]. Every call takes `now`, a [`Time`] of your own clock.
-//!    [`Socket::apply`] takes any of them as data, an [`Input`].
+//!    [`Socket::apply`] does the same as any of these calls, and takes the call as plain data, an
+//!    [`Input`].
 //! 2. Call [`Socket::poll_action`] and carry out what it returns, until it returns `None`. An
 //!    [`Action`] is an order (dial, write, close) or a [`Signal`] for the application.
 //! 3. Sleep until [`Socket::poll_timeout`] or until the next command or event.
@@ -107,11 +108,11 @@
 //! * **Secrets stay out of logs.** The text forms of [`Secret`](config::Secret), [`Uri`](config::Uri) and
 //!   [`Payload`] are redacted.
 //!
-//! The [`manual`] has pages about the loop, policies, credentials, backpressure, presence, testing and
-//! other runtimes. Further pages answer one question each, such as how to wait for a backend or how to
-//! shut down, and three are for users who come from another client. A reference such as
-//! `wire/<something>` in a comment names a recording of a real Phoenix server that shows the fact; the
-//! recordings are in `tests/fixtures/wire` of the repository.
+//! The [`manual`] has pages about the loop, policies, credentials, backpressure, presence, testing
+//! and other runtimes. Each of the other pages answers one question, such as how to wait for a
+//! backend or how to shut down. Three pages are for users who come from another client. A reference
+//! such as `wire/<something>` in a comment names a recording of a real Phoenix server that shows
+//! the fact; the recordings are in `tests/fixtures/wire` of the repository.
 //!
 //! # Features
 //!
@@ -128,7 +129,7 @@
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a connections document |
 //! | `tls` | `Tls`: the certificates that `wss://` trusts; `tls-native-roots` adds the roots of the system |
 //! | `tracing` | events of the driver for the `tracing` crate |
-//! | `testing` | a pure Phoenix-like server and simulated worlds, for your tests too; with `driver`, a scripted server for programs that use the handles |
+//! | `testing` | a pure Phoenix-like server and simulated worlds, which your tests can use; with `driver`, a scripted server for programs that use the handles |
 
 #[cfg(feature = "driver")]
 pub mod client;

@@ -7,10 +7,10 @@
 //!         └── woken ◀── the line of its topic: one waiter for each future
 //! ```
 //!
-//! The first waiter of each line is woken when a frame leaves the queue, when a push ends, and when
-//! the channel ends. A waiter whose push is accepted, or whose future is dropped, wakes the next
-//! one. So a frame that leaves the queue wakes one future for each topic, however many futures
-//! wait.
+//! The first waiter of each line is woken when there may be space: when a frame leaves the queue,
+//! when a push ends, and when a waiter leaves its line because its push was accepted or its future
+//! was dropped. So a frame that leaves the queue wakes one future for each topic, however many
+//! futures wait. When a channel ends, every waiter in its line is woken.
 
 use core::future::poll_fn;
 use core::task::{Poll, Waker, ready};
@@ -36,8 +36,8 @@ pub(super) async fn push_when_ready(
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
-    // The core drops its payload under the lock. This reference outlives it, so memory of the
-    // application is not freed under the lock.
+    // The core drops its reference to the payload under the lock. This reference lives longer, so
+    // memory of the application is not freed under the lock.
     let _kept = payload.shared();
     let mut payload = Some(payload);
     let mut place = Place { shared, topic, number: None };
@@ -82,8 +82,8 @@ pub(super) async fn push_when_ready(
             Err(Refused::Waits(offered)) => payload = Some(offered),
             Err(Refused::ForGood(error)) => return Poll::Ready(Err(error.into())),
         }
-        // The waker is woken when there may be space, or when the outcome arrives, even if it has
-        // arrived already.
+        // The stored waker is woken when there may be space, or when the outcome arrives. An
+        // outcome that arrived while the push was accepted has woken it already.
         Poll::Pending
     })
     .await
@@ -91,7 +91,8 @@ pub(super) async fn push_when_ready(
 
 /// The reason why a push was not accepted.
 enum Refused {
-    /// The queue is full, or other pushes are ahead in the line. Holds the payload.
+    /// The push must wait, because the queue is full or other pushes of the topic are ahead of it.
+    /// Holds the payload.
     Waits(Payload),
     ForGood(PushError),
 }
@@ -128,8 +129,8 @@ impl State {
         }
     }
 
-    /// Removes a waiter from its line and wakes the next. The caller drops it after the lock is
-    /// released.
+    /// Removes a waiter from its line and wakes the first waiter of each line. Returns the removed
+    /// waiter, which the caller drops after the lock is released.
     #[must_use = "drop a waiter after the lock is released"]
     fn leave_line(&mut self, topic: &Topic, number: u64) -> Option<Waiter> {
         if let Some(line) = self.lines.get_mut(topic) {

@@ -176,8 +176,8 @@ impl Channel {
     ///
     /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves,
     /// the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
-    /// already ended and the handle does not know the cause: its first stream was dropped before
-    /// the end or never existed.
+    /// already ended and the handle does not know the cause, because its first mailbox was dropped
+    /// with its stream before the end, or never existed.
     pub async fn joined(&self) -> Result<(), JoinFailed> {
         self.joined_within(Duration::MAX).await
     }
@@ -480,11 +480,12 @@ impl Channel {
 
     /// A stream of the events of the channel.
     ///
-    /// The first call on a handle of [`Client::join`](super::Client::join) or
-    /// [`Client::want`](super::Client::want) returns everything since that call, such as the
-    /// `presence_state` that follows right after the join's ok. Later calls, and calls on a handle
-    /// of [`Client::channel`](super::Client::channel), begin now ([`Messages::starts_now`]). Each
-    /// stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox).
+    /// The first stream of a handle from [`Client::join`](super::Client::join) or
+    /// [`Client::want`](super::Client::want) contains everything since the call of that function,
+    /// such as the `presence_state` that follows right after the join's ok. Later streams, and
+    /// every stream of a handle from [`Client::channel`](super::Client::channel), begin when they
+    /// are made ([`Messages::starts_now`]). Each stream has its own mailbox, bounded by
+    /// [`Config::mailbox`](crate::Config::mailbox).
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};
@@ -535,8 +536,8 @@ impl Channel {
         self.on_any([event])
     }
 
-    /// A stream of the messages of these events, with the channel's lifecycle events in their place
-    /// between them: interruptions, resumptions, losses and the end.
+    /// A stream of the messages of these events and of the channel's lifecycle events
+    /// (interruptions, resumptions, losses and the end), in the order in which they happened.
     ///
     /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
     /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)
@@ -595,8 +596,8 @@ impl Channel {
     /// The presences of the channel: a list, and a stream of its changes.
     ///
     /// The list starts from the state that the server sent after the last join. The client keeps
-    /// that state and up to 256 diffs or 1 MiB of them. If they are no longer kept, or no handle
-    /// existed at the time, the channel is joined again to get the state.
+    /// that state and up to 256 diffs or 1 MiB of them. If the client no longer has them, or no
+    /// handle existed when they arrived, the channel is joined again to get the state.
     ///
     /// ```
     /// # async fn example(room: phx_proto::client::Channel) {
@@ -675,8 +676,8 @@ pub(super) async fn push_and_wait(
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
-    // The core drops its payload under the lock. This reference outlives it, so memory of the
-    // application is not freed under the lock.
+    // The core drops its reference to the payload under the lock. This reference lives longer, so
+    // memory of the application is not freed under the lock.
     let _kept = payload.shared();
     let mut payload = Some(payload);
     let mut pending = PendingPush { shared, id: None };
@@ -693,7 +694,8 @@ pub(super) async fn push_and_wait(
             state.await_push(id, waker.take());
             Ok::<_, PushFailed>(id)
         });
-        // The waker is woken when the outcome arrives, even if it has arrived already.
+        // The stored waker is woken when the outcome arrives. An outcome that arrived while the
+        // push was accepted has woken it already.
         pending.id = Some(accepted?);
         Poll::Pending
     })

@@ -257,8 +257,8 @@ impl Client {
         Signals::new(Arc::clone(&self.handle.shared), id)
     }
 
-    /// Signals for the router. The bounds are large, because the router reads the signals as soon
-    /// as they arrive.
+    /// Signals for the router. The bounds are large; the queue stays short, because the router
+    /// reads the signals as soon as they arrive.
     #[cfg(feature = "service")]
     pub(crate) fn signals_for_routing(&self) -> Signals {
         let id = self.handle.shared.with_state(|state| state.add_signals_up_to(4_096, 64 << 20));
@@ -364,8 +364,8 @@ impl Client {
     /// followed by [`Channel::joined`], with a deadline. Until the first join, pushes wait in the
     /// queue, up to their timeout. [`Channel::messages`] begins with the join, and
     /// [`Channel::status`] returns the state of the topic. If the server refuses the join, the
-    /// channel ends: its streams end with the refusal, and `joined` returns it. A disconnect by the
-    /// application and giving up end the channel too.
+    /// channel ends: its streams end with the refusal, and `joined` returns it. The channel also
+    /// ends when the application disconnects and when the connection gives up.
     ///
     /// This function never waits. From this call on the handle has one mailbox, bounded by
     /// [`Config::mailbox`](crate::Config::mailbox).

@@ -9,9 +9,9 @@
 //! Reading never waits for writing, nor writing for reading: every round polls both, each with its
 //! own budget. The driver pulls a frame from the core only when the transport can take one, so it
 //! never holds a frame itself. It gathers received frames and hands them to the core as one batch,
-//! so it takes the lock, and wakes a consumer, once for many frames. The clock decides what has
-//! expired, and the driver reads frames before it reads the clock. So an answer that was in a
-//! buffer while the executor was busy does not count as late. The timer only wakes the driver.
+//! so for many frames it takes the lock once, and wakes each consumer once. The clock decides what
+//! has expired; the timer only wakes the driver. The driver reads frames before it reads the clock,
+//! so an answer that was in a buffer while the executor was busy does not count as late.
 //!
 //! Transferred bytes extend deadlines. The driver reports the transport's totals to the core right
 //! before it expires deadlines, twice a second while an answer is awaited, and after every
@@ -61,8 +61,8 @@ use crate::wire::payload::Payload;
 /// write.
 const BUDGET: u32 = 64;
 
-/// The number of frames that a read without a complete message counts as, because it may have read
-/// a whole buffer of the smallest fragments.
+/// A read without a complete message counts as this many frames, because it may have read a whole
+/// buffer of the smallest fragments.
 const PART: u32 = 16;
 
 /// The number of bytes of frames after which a batch is handed to the core. A batch has at least
@@ -97,7 +97,8 @@ const REPORT_BYTES: u64 = 16 << 10;
 /// buffer.
 const GAP: Duration = Duration::from_secs(1);
 
-/// The size of a receive buffer that the driver allows for; larger than on any ordinary system.
+/// The largest receive buffer that the driver assumes, in bytes. It is larger than on any ordinary
+/// system.
 const CATCH_UP_BYTES: u64 = 8 << 20;
 
 /// The future that runs one connection: poll it, or pass it to the runtime's `spawn`.
@@ -130,7 +131,7 @@ pub struct Driver<R: Runtime> {
     last_wall: Time,
     /// The time of the next progress report, while an answer is awaited.
     report_at: Option<Time>,
-    /// The number of polls in a row that did not read everything there was.
+    /// The number of polls in a row that ended before everything was read.
     postponed: u32,
     /// True during a poll. A driver that is dropped with it set has panicked.
     polling: bool,
@@ -141,7 +142,7 @@ struct Link<T> {
     transport: T,
     /// Frames that were read and not yet handed to the core.
     gathered: VecDeque<Frame>,
-    /// The end of the connection, after `gathered`; nothing is read after it.
+    /// The end of the connection, which follows the frames in `gathered`. Nothing is read after it.
     ended: Option<Ended>,
     /// In this poll, the transport had nothing more to read; it wakes the driver when there is
     /// more.
@@ -192,7 +193,7 @@ impl<T: Transport> Link<T> {
         self.catching_up.get_or_insert(read);
     }
 
-    /// Lets read bytes count again, once all that may have been in a buffer was read.
+    /// Counts read bytes again, once all bytes that may have waited in a buffer were read.
     fn catch_up(&mut self) {
         let Some(from) = self.catching_up else { return };
         let behind = self.transport.progress().read.saturating_sub(from);
@@ -296,7 +297,7 @@ impl<R: Runtime> Driver<R> {
     /// Expires deadlines that have passed, unless there is more to read first.
     fn expire(&mut self, now: Time, reads_left: u32) {
         if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
-            return; // the next round reads on
+            return; // the next round continues to read
         }
         if reads_left == 0 && self.postponed < POSTPONED_MAX {
             self.postponed += 1;
@@ -633,7 +634,7 @@ impl<R: Runtime> Driver<R> {
 /// lock is held while it runs.
 fn evaluate(shared: &Shared, clock: &impl Clock, ticket: &JoinTicket) -> Supplied {
     let params = ticket.evaluate();
-    // The core drops its payload under the lock; this reference outlives it.
+    // The core drops its reference to the payload under the lock; this one lives longer.
     let _kept = params.as_ref().ok().and_then(Payload::shared);
     let now = clock.now();
     shared.input(now, |state| state.supply(now, ticket, params))

@@ -9,7 +9,7 @@
 //! A gap is a summary of everything that happened between two messages, so its size does not depend
 //! on how often the connection was lost. It is allocated only when something happened. Dropping a
 //! message merges the gap before it into the gap behind it: lifecycle events are never lost, and
-//! the consumer sees the loss. A full mailbox never stops the socket from reading.
+//! the consumer sees how many messages were. A full mailbox never stops the socket from reading.
 //!
 //! A reader that has fallen behind prefetches several messages at once, so that it does not contend
 //! with the driver for the lock at each message. Prefetched messages count against the bounds until
@@ -173,7 +173,7 @@ impl Mailbox {
         false
     }
 
-    /// Adds a message that counts for `load`. Returns false when the channel must be joined again.
+    /// Adds a message whose memory is `load`. Returns false when the channel must be joined again.
     /// One message always fits, however large.
     #[inline]
     pub(super) fn message(&mut self, message: Message, load: Load) -> bool {
@@ -393,7 +393,7 @@ impl Mailbox {
 }
 
 impl Gap {
-    /// The bytes that the gap counts for.
+    /// The bytes of memory of the gap.
     fn weight(&self) -> usize {
         let cause = self.interrupted.as_ref().map_or(0, |(cause, _)| cause.held_bytes());
         let response = self.resumed.as_ref().map_or(0, Payload::held_len);

@@ -70,7 +70,7 @@ pub fn client<R: Runtime>(setup: impl Into<Setup>, runtime: R) -> (Client, Drive
     (Client::new(shared), driver)
 }
 
-/// Spawns the driver and starts connecting, without waiting for it.
+/// Spawns the driver and starts connecting, without waiting for the connection.
 pub fn start<R>(setup: impl Into<Setup>, runtime: R) -> Client
 where
     R: Runtime + Spawn<Driver<R>>,

@@ -35,8 +35,8 @@ pub enum PresenceEvent<M = Value> {
     /// The list is complete: the server's state arrived, for the first time or after a gap. The
     /// changes that led to it came before this event.
     Synced,
-    /// The channel lost its join. The list is the last one known. The client joins the channel
-    /// again by itself, and `Synced` follows when the list is complete again.
+    /// The channel lost its join. The list keeps its last known entries. The client joins the
+    /// channel again by itself, and `Synced` follows when the list is complete again.
     Interrupted {
         /// The latest cause.
         cause: Interruption,
@@ -298,7 +298,7 @@ impl PresenceKind {
 /// state arrived.
 ///
 /// It is empty unless the server tracks presence on the channel. Its payloads are copies, and it is
-/// bounded; past the bounds it is dropped, and a new consumer joins the channel again instead.
+/// bounded. Past the bounds it is dropped; for a new consumer the channel is then joined again.
 #[derive(Debug, Default)]
 pub(super) struct PresenceLog {
     /// `None` when the log is incomplete.

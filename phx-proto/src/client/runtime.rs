@@ -2,8 +2,8 @@
 //! a place to run.
 //!
 //! These are [`Runtime`], [`Clock`], [`Timer`], [`Transport`] and [`Spawn`]. They are poll-based,
-//! so that one future can read while a write is blocked, and so that no data is lost when a poll is
-//! not followed by another.
+//! so that one future can read while a write is blocked, and so that no data is lost when a poll
+//! returns `Pending` and no further poll follows.
 //!
 //! Only clocks must be `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport,
 //! the timer and the dial future of its runtime are, so a single-threaded runtime can use types
@@ -19,15 +19,16 @@ use crate::event::input::{Ended, Opened, Progress};
 use crate::time::Time;
 use crate::wire::Frame;
 
-/// The clocks of a runtime. Every handle of a client has one, and may be used on any thread.
+/// The clocks of a runtime. All handles of a client share them, and handles may be used on any
+/// thread.
 pub trait Clock: Clone + Send + Sync + 'static {
     /// The monotonic clock. Its origin is the same for all clones of this value.
     fn now(&self) -> Time;
 
     /// The wall clock, from the Unix epoch. The driver compares its progress with
     /// [`now`](Self::now) to notice that the machine was suspended, and a
-    /// [`Supervisor`](crate::service::Supervisor) dates its events by it. In a simulation it may
-    /// return the same as `now`.
+    /// [`Supervisor`](crate::service::Supervisor) takes the times of its events from it. In a
+    /// simulation it may return the same as `now`.
     fn wall(&self) -> Time;
 }
 
@@ -90,8 +91,8 @@ pub trait Transport: Unpin + 'static {
     ///
     /// Reading must continue while writing is blocked. One call does a bounded amount of work: a
     /// read without a message returns [`Control`](Received::Control) or [`Part`](Received::Part),
-    /// so that the driver can count it. `Pending` means that there is nothing to read. It must not
-    /// be used to yield to other tasks; the driver does that.
+    /// so that the driver can count it. `Pending` means that there is nothing to read. The
+    /// transport must not return it to yield to other tasks; the driver yields.
     fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Received>;
 
     /// Ready when the transport can take one more frame. The error carries no cause, because

@@ -43,10 +43,10 @@ pub struct ConnectAttempt {
 pub enum Provided {
     /// These credentials replace all previous ones.
     Use(Credentials),
-    /// The previous credentials are used again. Right after a 401 or a 403 this is final, because
-    /// the server has just refused them.
+    /// The previous credentials are used again. Right after a 401 or a 403 the connection gives up
+    /// instead, because the server has just refused them.
     Unchanged,
-    /// There will be no more credentials, for this reason. Final: the connection gives up.
+    /// The provider has no more credentials, for this reason. The connection gives up.
     GiveUp(String),
 }
 

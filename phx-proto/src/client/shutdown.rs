@@ -42,7 +42,7 @@ impl Client {
     ///
     /// While there is no connection it waits for one, as long as pushes are queued.
     ///
-    /// Cancel safe: dropping the future stops after the step that it has reached.
+    /// Cancel safe: when the future is dropped, the remaining steps are skipped.
     pub async fn shutdown(&self, grace: Duration) -> Unfinished {
         let shared = self.shared();
         let (until, id) = shared.command(|state, now| {

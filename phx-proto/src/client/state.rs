@@ -20,7 +20,7 @@
 //! No code of the application runs under the lock. Wakers are cloned before the lock is taken,
 //! collected under it, and woken or dropped after it is released. Values that may own memory or
 //! handles of the application are collected and dropped the same way. The one exception is a
-//! [`Codec`](crate::wire::Codec), whose contract allows it.
+//! [`Codec`](crate::wire::Codec), whose contract forbids calls back into the client.
 
 use core::fmt;
 use core::task::{Context, Poll, Waker};
@@ -344,8 +344,7 @@ impl State {
         debug_assert_eq!(applied, Applied::Done, "an input without a result");
     }
 
-    /// Takes the next action for the driver. The queue is usually empty, so it then keeps no
-    /// capacity.
+    /// Takes the next action for the driver. An empty queue, the usual case, keeps no capacity.
     pub(super) fn next_todo(&mut self) -> Option<Action> {
         let action = self.todo.pop_front();
         if self.todo.is_empty() {
@@ -369,7 +368,8 @@ impl State {
 
 /// # Inputs of the driver
 impl State {
-    /// The machine may have been suspended, which may change the time of the next attempt.
+    /// Called when the machine may have been suspended, which may change the time of the next
+    /// attempt.
     pub(super) fn handle_wake(&mut self, now: Time) {
         self.apply(now, Input::Wake);
         self.wake_watchers();

@@ -70,7 +70,8 @@ impl Subscriber {
         self.lock().mailbox.next()
     }
 
-    /// Polls for the next event. `prefetched`, which is empty, gets messages that follow it.
+    /// Polls for the next event. Messages that follow it are moved to `prefetched`, which must be
+    /// empty.
     #[inline]
     pub(super) fn poll_events(
         &self,

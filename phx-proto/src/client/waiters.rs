@@ -58,8 +58,8 @@ impl Parked {
 /// The task that polls a value behind a lock, with a clone of its waker if one was needed.
 pub(crate) struct Task<'a> {
     waker: &'a Waker,
-    /// The clone, made before the lock is taken. The waker that it replaces is put here, to be
-    /// dropped after the lock is released.
+    /// The clone, made before the lock is taken. Once the clone is stored, this is the waker that
+    /// it replaced, to be dropped after the lock is released.
     spare: Option<Waker>,
     wants_spare: bool,
 }
@@ -284,7 +284,7 @@ impl Waiters {
         self.up_to(WaiterId::Status(u64::MAX)).filter_map(status)
     }
 
-    /// Whether there are waiters of a shutdown, or of a kind sorted before them.
+    /// Whether there are waiters of a shutdown, or of a kind that is sorted before it.
     #[inline]
     pub(super) fn has_shutdowns(&self) -> bool {
         // Usually there are only waiters of pushes.

@@ -224,14 +224,15 @@ impl Backoff {
         self.floor
     }
 
-    /// The range of the longest delay of the schedule.
+    /// The range of the delay at the end of the schedule: that of the last step, or the longest one of an
+    /// exponential schedule.
     #[must_use]
     pub fn longest(&self) -> DelayRange {
         self.range(u32::MAX)
     }
 
-    /// The first attempt whose delay before jitter is at least `delay`. If there is none, the first
-    /// attempt with the longest delay.
+    /// The first attempt whose delay before jitter is at least `delay`. If there is none, the first attempt
+    /// with the delay at the end of the schedule.
     pub(crate) fn reaching(&self, delay: Duration) -> u32 {
         // Every delay is at least the floor.
         let delay = if delay > self.floor { delay } else { Duration::ZERO };
@@ -274,8 +275,9 @@ impl Backoff {
     }
 }
 
-/// The delays of an exponential schedule, each longer than the one before by the factor, and by at least
-/// a nanosecond. It ends at `u64::MAX`, which the smallest factor of 1.01 reaches within some 4,500 steps.
+/// The delays of an exponential schedule. Each is the one before multiplied by the factor, and at least a
+/// nanosecond longer. The iterator ends at `u64::MAX`, which the smallest factor, 1.01, reaches within
+/// about 4,500 steps.
 fn growing(first: u64, factor_ppm: u64) -> impl Iterator<Item = u64> {
     core::iter::successors(Some(first), move |delay| {
         let next = u128::from(*delay) * u128::from(factor_ppm) / 1_000_000;

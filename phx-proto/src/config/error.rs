@@ -73,13 +73,13 @@ pub enum ConfigError {
         /// The vsn of the codec.
         spoken: String,
     },
-    /// The URI has a `vsn` that this crate does not implement. The error omits it.
+    /// The URI has a `vsn` that this crate does not implement. The error omits that value.
     #[error(
         "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and set a `Codec` for it \
          with `Config::codec`"
     )]
     UnknownVsn,
-    /// A number is zero that must not be.
+    /// A number that must not be zero is zero.
     #[error("{key} must be at least 1")]
     Zero {
         /// Name of the setting.

@@ -303,8 +303,8 @@ impl Config {
     /// change, such as 403 or 404. Such attempts have their own counter.
     ///
     /// The same delays apply when two or more connections in a row ended with
-    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), until a connection ends for another reason
-    /// or lasts longer than the longest of these delays.
+    /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), until a connection ends for another
+    /// reason or lasts longer than the last of these delays.
     ///
     /// A router may reply with 404 during a deploy. So if a connection to the same scheme, host, port and
     /// path was open before, a 404 is followed by the delays of [`reconnect_after`](Self::reconnect_after)

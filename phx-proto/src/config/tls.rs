@@ -95,8 +95,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if they do not
-    /// belong together, or if the certificate is of X.509 version 1.
+    /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if the certificate
+    /// and the key do not belong together, or if the certificate is of X.509 version 1.
     pub fn with_identity(roots: Roots, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         let names = Names { chain: "the certificate chain", key: "the key" };
         Self::named_identity(roots, (chain, key), names)

@@ -7,8 +7,8 @@ use core::time::Duration;
 
 use httpdate::parse_http_date;
 
-/// The longest delay that [`retry_after`] returns, about 136 years. It only prevents overflows later; the
-/// reconnect policy limits the delay.
+/// The longest delay that [`retry_after`] returns, about 136 years. This limit only prevents overflows in
+/// later sums; the reconnect policy limits the delay.
 const LONGEST_WAIT: u64 = u32::MAX as u64;
 
 /// Returns the delay that a `Retry-After` header requests (RFC 9110 section 10.2.3).

@@ -292,7 +292,7 @@ const fn interrupted<'a>(topic: &'a Topic, cause: &'a Interruption) -> Descripti
 }
 
 const fn channel_closed<'a>(topic: &'a Topic, cause: &'a ChannelEnd) -> Description<'a> {
-    // The signal of the refusal is a warning already, and so is that of the end of the connection.
+    // The signal `JoinRejected` or `GaveUp` before this one is a warning already.
     let level = match cause {
         ChannelEnd::ClosedByServer | ChannelEnd::InvalidParams { .. } => Level::Warn,
         ChannelEnd::Rejected(_)

@@ -35,8 +35,8 @@ pub(super) struct Outlet {
     pub(super) attributes: BTreeMap<String, String>,
 }
 
-/// A guard of a kept connection. Dropping it wakes all waiters for the end of the connection, even
-/// if the keeper was dropped with its runtime or never polled.
+/// A guard of a supervised connection. Dropping it wakes all waiters for the end of the connection,
+/// even if the keeper was dropped with its runtime or never polled.
 pub(super) struct Keeping(Arc<Entry>);
 
 impl Keeping {
@@ -165,7 +165,7 @@ impl<R: Runtime> Keeper<R> {
         if let Poll::Ready(ending) = self.poll_ended(cx) {
             return Poll::Ready(Event::Ended(ending));
         }
-        // The application may have called `connect` itself.
+        // The restart is also due when the application has called `connect` itself.
         let is_due = self.waits
             && (!matches!(self.client.status(), Status::Idle | Status::GaveUp { .. })
                 || self.timer.poll_expired(cx).is_ready());
@@ -217,7 +217,7 @@ impl<R: Runtime> Keeper<R> {
         ending
     }
 
-    /// Updates the keeper's state by a signal. Returns how the connection ended, if it did.
+    /// Updates the keeper's state from a signal. Returns how the connection ended, if it did.
     fn update(&mut self, signal: Signal) -> Option<Ending> {
         let entry = &self.keeping.0;
         match signal {

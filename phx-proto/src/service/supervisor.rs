@@ -129,7 +129,7 @@ pub enum SupervisedState {
     Ended {
         /// How the connection ended.
         ending: Ending,
-        /// Whether it was not restarted because of too many restarts before.
+        /// Whether it was not restarted because of too many restarts within the window.
         exhausted: bool,
     },
 }
@@ -377,8 +377,9 @@ impl Supervisor {
     /// executor no longer polls the connection. [`shutdown`](Self::shutdown) does this for all
     /// connections.
     ///
-    /// Cancel safe: dropping the future stops after the step that it has reached, and the
-    /// connection is not restarted. Call it again, or [`stop_connection`](Self::stop_connection).
+    /// Cancel safe: when the future is dropped, the remaining steps are skipped, and the connection
+    /// is not restarted. To finish, call this function again, or
+    /// [`stop_connection`](Self::stop_connection).
     ///
     /// # Errors
     ///
@@ -459,8 +460,8 @@ impl Supervisor {
     /// connection can be started. It takes no longer than
     /// [`shutdown_connection`](Self::shutdown_connection).
     ///
-    /// Cancel safe: dropping the future stops after the step that it has reached. Call it again to
-    /// finish.
+    /// Cancel safe: when the future is dropped, the remaining steps are skipped. To finish, call
+    /// this function again.
     pub async fn shutdown(&self, grace: Duration) -> BTreeMap<String, Unfinished> {
         self.inner.lock().shut_down = true;
         let ends = self.inner.entries().into_iter().map(|entry| {

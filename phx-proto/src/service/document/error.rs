@@ -8,15 +8,15 @@ use crate::config::ConfigError;
 /// A connections document has problems, so none of it is used.
 ///
 /// The error contains every problem, each with its connection and key. `Display` writes one line
-/// for each. The error never contains a value of the document, because many are secrets.
+/// for each. The error never contains a value of the document, because many values are secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionsError {
     pub(super) problems: Vec<Problem>,
 }
 
 impl ConnectionsError {
-    /// The problems, connection by connection: first those of single keys in the order of the
-    /// document, then those between keys. Never empty.
+    /// The problems, connection by connection: first the problems of single keys in the order of
+    /// the document, then those of several keys together. Never empty.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems

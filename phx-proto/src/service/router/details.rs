@@ -19,8 +19,8 @@ impl<'a> Details<'a> {
     /// The details of a signal; `None` if it is not routed.
     pub(super) const fn of(description: Description<'a>) -> Option<Self> {
         match description.about {
-            // Heartbeats are not routed: each connection sends one every half minute, and the
-            // metrics contain the last round trip.
+            // Heartbeats are not routed: by default each connection sends one every half minute,
+            // and the metrics contain the last round trip.
             About::Measure => None,
             About::Connection | About::Channel | About::Message | About::Push | About::Trouble => {
                 Some(Self { description, lagged: None })
