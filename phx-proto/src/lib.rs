@@ -2,9 +2,9 @@
 //!
 //! A [`Socket`] is a value that holds the state of one connection to a Phoenix server and of its
 //! channels. Frames, transport events and clock readings go in; [`Action`]s come out: dial, write a
-//! frame, close or drop the connection, pass a signal to the application. It does no I/O, reads no
-//! clock, draws no entropy and spawns nothing, so it can be embedded in any runtime, driven by hand
-//! in a simulation, and fuzzed.
+//! frame, close or drop the connection, pass a signal to the application. The socket does no I/O,
+//! reads no clock, draws no entropy and spawns nothing, so it can be embedded in any runtime,
+//! driven by hand in a simulation, and fuzzed.
 //!
 //! Most programs want the async handles of an adapter, `phx-tokio` or `phx-smol`. Both are built on
 //! this crate and re-export its modules.

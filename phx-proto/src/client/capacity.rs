@@ -151,7 +151,7 @@ impl State {
         }
     }
 
-    /// Wakes every waiter in the line of a topic, because a handle of it has ended.
+    /// Wakes every waiter in the line of a topic, because a handle of the topic has ended.
     pub(super) fn wake_line(&mut self, topic: &str) {
         for number in self.lines.get(topic).into_iter().flatten() {
             let waiter = self.waiters.get_mut(WaiterId::Capacity(*number));

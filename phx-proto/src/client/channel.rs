@@ -155,9 +155,9 @@ impl Channel {
     /// Waits until the channel is joined, without a timeout; returns at once if it is joined.
     ///
     /// Disconnects, join timeouts and crashes do not end the wait. After the connection was lost,
-    /// the future waits for the next join. The server may refuse an
-    /// [auto-join](crate::Config::auto_join): it is retried, and a refusal ends the wait only when
-    /// no retry is left.
+    /// the future waits for the next join. If the server refuses an
+    /// [auto-join](crate::Config::auto_join), the client retries it, and the refusal ends the wait
+    /// only when no retry is left.
     ///
     /// Cancel safe: the wait changes nothing. Any number of futures may wait at once; each takes a
     /// small entry until it is dropped.
@@ -175,7 +175,7 @@ impl Channel {
     /// # Errors
     ///
     /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves,
-    /// the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
+    /// or the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
     /// already ended and the handle does not know the cause, because its first mailbox was dropped
     /// with its stream before the end, or never existed.
     pub async fn joined(&self) -> Result<(), JoinFailed> {
@@ -254,7 +254,8 @@ impl Channel {
         // The conversion is user code, so it runs before the lock is taken.
         let (topic, params) = (&self.inner.topic, params.into());
         self.inner.shared().command(|state, now| {
-            // Another handle may want the topic by now, with parameters of its own.
+            // This handle may have ended by now, while another one wants the topic with other
+            // parameters.
             self.inner.check(state)?;
             apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
             state.keep_params(topic.clone(), params.clone());
@@ -377,7 +378,7 @@ impl Channel {
     /// timeout of the push begins when the queue accepts it. The wait before that has no timeout
     /// and continues through disconnects, during which the queue shrinks only by timeouts. A
     /// payload that does not fit an empty queue is an error. The queue does not count payloads that
-    /// are still waiting: the caller must bound the number of these futures.
+    /// are still waiting, so the caller must bound the number of these futures.
     ///
     /// Cancel safe: dropping the future ends its wait, or withdraws the push.
     ///
@@ -544,7 +545,7 @@ impl Channel {
     /// or [`Client::want`](super::Client::want), before the first call of
     /// [`messages`](Self::messages), the stream begins with the messages that the handle's first
     /// mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
-    /// if they were other events. After that call, and on other handles, it begins now
+    /// if they were other events. After that call, and on other handles, it begins when it is made
     /// ([`Messages::starts_now`]). Never waits.
     ///
     /// ```

@@ -32,8 +32,8 @@
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
 //! Four counts bound the work of one poll: frames read (including control frames and reads without
-//! a message), frames written, join parameters that were stale when they were evaluated, and
-//! rounds. At a bound the driver wakes itself and returns.
+//! a message), frames written, join parameters that were stale when they were supplied, and rounds.
+//! At a bound the driver wakes itself and returns.
 
 use core::fmt;
 use core::future::Future;
@@ -121,7 +121,7 @@ pub struct Driver<R: Runtime> {
     timer_at: Option<Time>,
     /// The waker that the timer was last polled with.
     timer_waker: Option<Waker>,
-    /// In this poll, join parameters were evaluated for a join that was no longer wanted.
+    /// In this poll, join parameters were already stale when they were supplied.
     stale: bool,
     /// A clone of the task's waker, to be parked under the lock.
     spare: Option<Waker>,

@@ -9,11 +9,12 @@
 //! A gap is a summary of everything that happened between two messages, so its size does not depend
 //! on how often the connection was lost. It is allocated only when something happened. Dropping a
 //! message merges the gap before it into the gap behind it: lifecycle events are never lost, and
-//! the consumer sees how many messages were. A full mailbox never stops the socket from reading.
+//! the consumer sees the number of dropped messages. A full mailbox never stops the socket from
+//! reading.
 //!
 //! A reader that has fallen behind prefetches several messages at once, so that it does not contend
 //! with the driver for the lock at each message. Prefetched messages count against the bounds until
-//! the reader returns.
+//! the reader comes back for more.
 //!
 //! The bound in bytes counts the memory that is held: events, payloads, the responses in the gaps,
 //! and the read buffers behind them. When it is exceeded, messages are first copied out of those
@@ -74,7 +75,7 @@ impl MailboxOptions {
         self
     }
 
-    /// The maximum bytes of memory that its messages keep alive. One message always fits, however
+    /// The maximum bytes of memory that the messages keep alive. One message always fits, however
     /// large.
     pub const fn bytes(mut self, bytes: usize) -> Self {
         self.bytes = Some(bytes);
@@ -278,7 +279,7 @@ impl Mailbox {
     }
 
     /// The number of messages that were dropped since the last call. Zero until the mailbox has a
-    /// reader, because no consumer has lost them.
+    /// reader, because until then no consumer has lost a message.
     pub(super) const fn take_dropped(&mut self) -> u64 {
         if self.read { core::mem::replace(&mut self.dropped, 0) } else { 0 }
     }

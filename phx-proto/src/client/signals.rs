@@ -5,7 +5,7 @@
 //! drops only those that a later signal about the same connection or topic has replaced, and those
 //! of topics that have ended. So even a slow consumer always gets the latest state of the
 //! connection and of each wanted topic. The one exception: if the responses and causes in these
-//! signals exceed the bound in bytes, they are dropped too, oldest first.
+//! signals exceed the bound in bytes, these signals are dropped too, oldest first.
 
 use core::pin::Pin;
 use core::task::{Context, Poll};

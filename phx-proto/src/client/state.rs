@@ -77,8 +77,8 @@ pub(super) struct Shared {
     /// The recording, if the client is recorded.
     #[cfg(feature = "recording")]
     tape: Option<Arc<Tape>>,
-    /// The span in which the client was made. Cloning it calls the subscriber, which is code of the
-    /// application, so that happens outside the lock.
+    /// The span in which the client was made. Cloning it calls the `tracing` subscriber, which is
+    /// code of the application, so it is cloned outside the lock.
     #[cfg(feature = "tracing")]
     span: tracing::Span,
     /// The name of the connection, if the application set one.

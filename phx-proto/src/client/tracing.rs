@@ -7,7 +7,7 @@
 //! rest. The level `error` is not used, because no signal reports a bug of the program. No payload
 //! is logged.
 //!
-//! A subscriber is code of the application, so it is called after the lock is released.
+//! A `tracing` subscriber is code of the application, so it is called after the lock is released.
 
 use core::time::Duration;
 use std::collections::BTreeMap;

@@ -16,9 +16,9 @@ use super::transport::TransportKind;
 
 /// Every number and policy of a connection.
 ///
-/// [`Config`](crate::Config) has a setter for each option, whose documentation has the details, and derefs
-/// to its options: `config.push_timeout`. In a document each field is a key; the key of a duration ends in
-/// `_msec`. An omitted key has its [default](Options::default).
+/// [`Config`](crate::Config) has a setter for each option; the documentation of the setter has the details.
+/// A `Config` derefs to its options: `config.push_timeout`. In a document each field is a key; the key of a
+/// duration ends in `_msec`. An omitted key has its [default](Options::default).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]

@@ -194,7 +194,7 @@ impl Cause {
         }
     }
 
-    /// The text inside the cause, or empty.
+    /// The text inside the cause; empty if it has none.
     #[cfg(any(feature = "driver", feature = "recording"))]
     pub(crate) fn text(&self) -> &str {
         match self {
@@ -420,8 +420,8 @@ pub enum RejoinCause {
     /// [`Socket::rejoin`](crate::Socket::rejoin) was called.
     #[error("a rejoin was requested")]
     Resync,
-    /// The reply to the join will not arrive: the server replied to a heartbeat that was written after the
-    /// join.
+    /// The reply to the join will not arrive, because the server has replied to a heartbeat that was
+    /// written after the join.
     #[error("the server replied to a heartbeat written after the join, but not to the join")]
     JoinUnanswered,
     /// The server refused the join with this response.

@@ -77,7 +77,7 @@ impl NotWanted {
     }
 }
 
-/// A push that was not accepted. It returns the payload to the caller.
+/// A push that was not accepted. The error returns the payload to the caller.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{kind}")]
 #[non_exhaustive]

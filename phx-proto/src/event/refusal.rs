@@ -13,7 +13,8 @@ use crate::event::http_date;
 
 /// An HTTP response that refused a connection: its status, its headers and the start of its body.
 ///
-/// Clones share one allocation, because every channel and every caller that it affects receives a clone.
+/// Clones share one allocation, because every channel and every caller that the refusal affects receives a
+/// clone.
 ///
 /// Phoenix refuses with 403 and an empty body if `connect/3` returns an error, unless the endpoint has its
 /// own error handler. It replies with 500 if `connect/3` raises (`wire/handshake_rejected`), and with 404 on

@@ -169,7 +169,8 @@ impl Bus {
     /// were.
     pub(super) fn deliver(&self, routed: Routed, matched: &Matched) -> usize {
         let (routed, mut wakers, mut count) = (Arc::new(routed), Vec::new(), 0);
-        // These events may be the last references, so they are dropped after the lock is released.
+        // These may be the last references to the events, so they are dropped after the lock is
+        // released.
         let mut dropped = Vec::new();
         let mut state = self.publisher.state.lock();
         for id in &matched.0 {

@@ -47,7 +47,7 @@ impl EventIds {
         if now > self.millis {
             (self.millis, self.counter) = (now, 0);
         } else if self.counter == COUNTER_MAX {
-            // The next millisecond is used early, because an id must not repeat.
+            // The counter is used up. An id must not repeat, so the next millisecond is used early.
             (self.millis, self.counter) = (self.millis + 1, 0);
         } else {
             self.counter += 1;
