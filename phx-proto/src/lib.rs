@@ -109,10 +109,10 @@
 //!   [`Payload`] are redacted.
 //!
 //! The [`manual`] has pages about the loop, policies, credentials, backpressure, presence, testing
-//! and other runtimes. Each of the other pages answers one question, such as how to wait for a
-//! backend or how to shut down. Three pages are for users who come from another client. A reference
-//! such as `wire/<something>` in a comment names a recording of a real Phoenix server that shows
-//! the fact; the recordings are in `tests/fixtures/wire` of the repository.
+//! and other runtimes. Other pages answer one question each, such as how to wait for a backend or
+//! how to shut down. Three more are for users who come from another client. A reference such as
+//! `wire/<something>` in a comment names a recording of a real Phoenix server that shows the fact;
+//! the recordings are in `tests/fixtures/wire` of the repository.
 //!
 //! # Features
 //!

@@ -537,8 +537,9 @@ impl Channel {
         self.on_any([event])
     }
 
-    /// A stream of the messages of these events and of the channel's lifecycle events
-    /// (interruptions, resumptions, losses and the end), in the order in which they happened.
+    /// A stream of the messages of these events and of the channel's lifecycle events:
+    /// interruptions, resumptions, losses and the end. Each lifecycle event has its place between
+    /// the messages.
     ///
     /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
     /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)

@@ -279,8 +279,8 @@ impl<R: Runtime> Driver<R> {
         self.spare = task.into_spare();
     }
 
-    /// Detects that the machine was suspended or the driver not polled, before any deadline is
-    /// checked.
+    /// Detects, before any deadline is checked, that the machine was suspended or that the driver
+    /// was not polled for a while.
     fn notice_sleep(&mut self, now: Time) {
         let wall = self.clock.wall();
         let gap = now.since(self.last_now);

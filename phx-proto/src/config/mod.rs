@@ -1,8 +1,8 @@
 //! Configuration of one connection.
 //!
-//! A [`Config`] is built with consuming setters. Each setter refuses invalid values, so a configuration
-//! is always valid and is not checked again later. Its numbers and policies are [`Options`], which define
-//! the defaults; the documentation of each setter explains when to change it.
+//! A [`Config`] is built with consuming setters. Each setter refuses invalid values, so a configuration is
+//! always valid and is not checked again later. Its numbers and policies are [`Options`], which define the
+//! defaults; the documentation of each setter explains when to change its value.
 
 pub(crate) mod auth_token;
 pub(crate) mod backoff;

@@ -1,8 +1,8 @@
 //! Every number and policy of a connection, as plain data.
 //!
 //! A new option needs a field here, its value in [`Options::default`], a setter in `setters.rs`, its use
-//! and its test. Documents, their JSON Schema, recordings and comparisons are derived from the field. Its
-//! documentation is the description in the JSON Schema.
+//! and its test. Documents, their JSON Schema, recordings and comparisons are derived from the field. The
+//! documentation of the field is the description in the JSON Schema.
 
 use core::num::NonZeroUsize;
 use core::time::Duration;

@@ -323,8 +323,8 @@ impl Config {
         self
     }
 
-    /// Sets the time after which a connection, or a joined channel, counts as stable. Its attempt counter
-    /// is reset when it is lost after that time.
+    /// Sets the time after which a connection, or a joined channel, counts as stable. The attempt counter
+    /// is reset when the connection or the channel is lost after that time.
     ///
     /// With zero, the counter is reset after every connection. If a server accepts connections and drops
     /// them, its clients then always retry with the first delay.

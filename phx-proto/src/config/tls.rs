@@ -1,7 +1,7 @@
 //! TLS configuration: trusted roots and the client certificate.
 //!
-//! The cryptography is always that of ring, which is selected explicitly, so a provider that another crate
-//! of the program installed has no effect.
+//! The cryptography is always that of ring, which is selected explicitly, so a default crypto provider that
+//! another crate of the program has installed has no effect.
 
 use core::fmt;
 use std::io;

@@ -33,7 +33,7 @@ impl Uri {
     /// # Errors
     ///
     /// [`ConfigError::Uri`] with the problem, and [`ConfigError::UnicodeHost`] for a host that is not
-    /// ASCII. The errors omit the text of the URI, which may contain a token.
+    /// ASCII. The errors omit the rest of the URI, which may contain a token.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let invalid = |problem| Err(ConfigError::Uri { problem });
         let Some((scheme, rest)) = text.split_once("://") else {

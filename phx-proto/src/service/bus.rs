@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Publishing never waits. Each subscription has a bounded queue; a full queue drops its oldest
-//! event and reports how many were lost. An event is delivered once to each subscription, even if
-//! several of its topics match.
+//! event and reports how many were lost. A subscription gets an event once, even if several topics
+//! of the event match.
 
 use core::fmt;
 use core::pin::Pin;

@@ -39,7 +39,7 @@ pub struct ConnectionMetrics {
     pub lifecycle: Lifecycle,
     /// The number of restarts.
     pub restarts: u64,
-    /// The counters of its client; `None` while it does not run.
+    /// The counters of its client; `None` while the connection does not run.
     pub stats: Option<Stats>,
 }
 

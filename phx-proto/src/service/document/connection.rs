@@ -1,4 +1,4 @@
-//! The keys of a connection beside [`Options`], and the specification that results from both.
+//! The keys of a connection that are not [`Options`], and the specification that results from both.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, Options, Secret, TlsFiles, Uri};
 use crate::service::supervision::{Restart, RestartPolicy};
 use crate::wire::payload::Payload;
 
-/// The keys of a connection beside its [`Options`], after variables are replaced.
+/// The keys of a connection that are not [`Options`], after variables are replaced.
 #[derive(Clone, PartialEq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
