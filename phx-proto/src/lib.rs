@@ -103,8 +103,8 @@
 //!   [`Signal::Interrupted`] and then [`Signal::Resumed`].
 //! * **Bounded.** Queues, timeouts and the parts of frames that error reports contain have limits.
 //!   The setters of [`Config`] document them.
-//! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection goes on. A panic is
-//!   a bug in this crate.
+//! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection stays open. A
+//!   panic is a bug in this crate.
 //! * **Secrets stay out of logs.** The text forms of [`Secret`](config::Secret), [`Uri`](config::Uri) and
 //!   [`Payload`] are redacted.
 //!

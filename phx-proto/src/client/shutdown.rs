@@ -37,8 +37,8 @@ impl Unfinished {
 
 impl Client {
     /// Shuts down gracefully: waits until every push has its outcome, leaves every channel and
-    /// waits for the server to confirm, then [`disconnect`](Self::disconnect)s. It takes at most
-    /// `grace` plus [`Config::close_timeout`](crate::Config::close_timeout).
+    /// waits for the server to confirm, then [`disconnect`](Self::disconnect)s. The call takes at
+    /// most `grace` plus [`Config::close_timeout`](crate::Config::close_timeout).
     ///
     /// While there is no connection it waits for one, as long as pushes are queued.
     ///

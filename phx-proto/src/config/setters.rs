@@ -125,8 +125,9 @@ impl Config {
     /// default there is none.
     ///
     /// The header `Host` and the name in the server's certificate are still those of the URI. The address
-    /// is used for every attempt, even if credentials contain another URI. Proxies and their exceptions
-    /// are matched against this address. It does not affect a stream that the caller dials (`dial_with`).
+    /// is used for every attempt, even if credentials contain another URI. Proxies and their exceptions are
+    /// matched against this address. The address does not affect a stream that the caller dials
+    /// (`dial_with`).
     ///
     /// ```
     /// use phx_proto::Config;
@@ -478,7 +479,7 @@ impl Config {
 /// # Channels
 impl Config {
     /// Sets the time after which the oldest unanswered join is reported, and the server is probed with a
-    /// heartbeat. The join goes on: a late ok still counts.
+    /// heartbeat. The client keeps waiting for the join: a late ok still counts.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().join_timeout = timeout;

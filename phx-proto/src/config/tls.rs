@@ -36,7 +36,7 @@ use crate::config::uri::without_zone;
 #[derive(Clone)]
 pub struct Tls {
     client: Arc<ClientConfig>,
-    /// The rest is allocated separately to keep this type small, because every connection has one.
+    /// The rest is allocated separately to keep this type small, because every connection has a `Tls`.
     more: Option<Arc<More>>,
 }
 

@@ -353,7 +353,7 @@ impl fmt::Display for Advice<'_> {
     }
 }
 
-/// Why a joined channel was interrupted. It is still wanted, and joined again.
+/// Why a joined channel was interrupted. The channel is still wanted, and the client joins it again.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Interruption {

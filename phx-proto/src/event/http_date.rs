@@ -1,7 +1,7 @@
 //! The delay of a `Retry-After` header.
 //!
-//! The core has no clock, and the clock of a server may differ from ours. So a date in `Retry-After` is
-//! compared with the `Date` of the same response.
+//! The core has no clock, and the clock of a server may differ from the client's. So a date in
+//! `Retry-After` is compared with the `Date` of the same response.
 
 use core::time::Duration;
 

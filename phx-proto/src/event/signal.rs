@@ -98,7 +98,7 @@ pub enum Signal {
         /// The payload of the `phx_error`.
         payload: Payload,
     },
-    /// A joined channel is not joined any more. It is still wanted, and joined again.
+    /// A joined channel is not joined any more. The channel is still wanted, and the client joins it again.
     Interrupted {
         /// The topic.
         topic: Topic,

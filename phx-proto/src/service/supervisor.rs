@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Each connection has a keeper. The keeper owns the driver of the connection and polls it inside
-//! `catch_unwind`, so a panic on one connection does not affect another. It reads the signals right
-//! after the driver emitted them, in the same task, so the queue between driver and keeper stays
-//! short. If the queue overflows, an event reports the number of lost signals.
+//! `catch_unwind`, so a panic on one connection does not affect another. The keeper reads the
+//! signals right after the driver emitted them, in the same task, so the queue between driver and
+//! keeper stays short. If the queue overflows, an event reports the number of lost signals.
 
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -353,7 +353,7 @@ impl Supervisor {
         connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
     }
 
-    /// Closes a connection, waits until it is closed, and removes its name. It waits at most
+    /// Closes a connection, waits until it is closed, and removes its name. The call waits at most
     /// [`Config::close_timeout`](crate::Config::close_timeout) plus one second.
     ///
     /// Cancel safe: the connection still closes when the future is dropped, and its name can then
@@ -372,7 +372,7 @@ impl Supervisor {
 
     /// Shuts down one connection gracefully: waits for its pushes, leaves its channels, closes its
     /// socket, and removes its name. Returns what could not be finished within `grace`. The other
-    /// connections and the bus are not affected. It takes at most `grace` plus
+    /// connections and the bus are not affected. The call takes at most `grace` plus
     /// [`Config::close_timeout`](crate::Config::close_timeout) plus one second, even if the
     /// executor no longer polls the connection. [`shutdown`](Self::shutdown) does this for all
     /// connections.
@@ -457,7 +457,7 @@ impl Supervisor {
     /// Shuts down every connection gracefully, all at the same time: waits for their pushes, leaves
     /// their channels, closes their sockets ([`Client::shutdown`]), and then closes the bus.
     /// Returns what could not be finished within `grace`, by connection. After the call no
-    /// connection can be started. It takes no longer than
+    /// connection can be started. The call takes no longer than
     /// [`shutdown_connection`](Self::shutdown_connection).
     ///
     /// Cancel safe: when the future is dropped, the remaining steps are skipped. To finish, call

@@ -43,8 +43,8 @@ impl TopicPattern {
     ///
     /// # Errors
     ///
-    /// [`PatternError`] for a star inside a segment. It could never match, because a star in a name
-    /// is percent-encoded in a bus topic.
+    /// [`PatternError`] for a star inside a segment. Such a pattern could never match, because a
+    /// star in a name is percent-encoded in a bus topic.
     pub fn parse(text: &str) -> Result<Self, PatternError> {
         let segment = |text: &str| match text {
             "*" => Ok(Segment::One),
