@@ -45,7 +45,7 @@ impl Config {
         self
     }
 
-    /// Sets all credentials at once: parameters, headers, token and address. It replaces those set before.
+    /// Sets all credentials at once: parameters, headers, token and address. They replace those set before.
     /// An address that may not be dialled ends the first attempt.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
@@ -164,8 +164,8 @@ impl Config {
     }
 
     /// Sets the proxy from environment variables: `https_proxy`, `HTTPS_PROXY`, `all_proxy` or `ALL_PROXY`
-    /// for `wss://`, and `http_proxy`, `all_proxy` or `ALL_PROXY` for `ws://`. It is not used for this
-    /// machine, for the hosts in `no_proxy` or `NO_PROXY`, or if a proxy is set with
+    /// for `wss://`, and `http_proxy`, `all_proxy` or `ALL_PROXY` for `ws://`. The proxy is not used for
+    /// this machine, for the hosts in `no_proxy` or `NO_PROXY`, or if another proxy is set with
     /// [`proxy`](Self::proxy).
     ///
     /// The variables are read now, through `lookup`. An invalid proxy is an error only for an address that
@@ -238,8 +238,8 @@ impl Config {
 /// Every duration is allowed. A timeout that is too long for the clock never expires, and a timeout of
 /// zero expires at the next check.
 impl Config {
-    /// Sets the timeout of one attempt, from `Connect` to the open socket. It includes credentials, name
-    /// resolution, TCP, TLS and the upgrade. With zero, every attempt fails.
+    /// Sets the timeout of one attempt, from `Connect` to the open socket. The timeout includes the
+    /// credential provider, name resolution, TCP, TLS and the upgrade. With zero, every attempt fails.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().connect_timeout = timeout;
@@ -425,8 +425,8 @@ impl Config {
         self
     }
 
-    /// Sets how long the transport may refuse frames before the connection counts as dead. It applies only
-    /// if heartbeats are disabled. Bytes written meanwhile extend this time, as
+    /// Sets how long the transport may refuse frames before the connection counts as dead. This timeout
+    /// applies only if heartbeats are disabled. Bytes written meanwhile extend this time, as
     /// [`send_rate_min`](Self::send_rate_min) describes.
     #[must_use]
     pub fn write_stall_timeout(mut self, timeout: Duration) -> Self {

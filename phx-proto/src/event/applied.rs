@@ -65,6 +65,6 @@ pub enum Supplied {
     /// The parameters cannot be sent, or their function panicked. The channel has ended, and
     /// [`Signal::ChannelClosed`](crate::Signal::ChannelClosed) follows.
     Ended,
-    /// The ticket is out of date, because another step is next. Nothing has changed.
+    /// The ticket is out of date: the socket would not issue it now. The socket has not changed.
     Stale,
 }

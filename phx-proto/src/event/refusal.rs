@@ -21,7 +21,7 @@ use crate::event::http_date;
 /// a path without a socket (`wire/handshake_wrong_path`).
 ///
 /// `Debug` redacts the values of headers that may contain a secret (cookies, authentication, tokens and
-/// keys) and the query of a `Location`.
+/// keys), and the query, the fragment and the user information of a `Location`.
 ///
 /// ```
 /// use core::time::Duration;
