@@ -1,5 +1,5 @@
-//! A benchmark of this client against a bare tungstenite client that does the minimum of a Channels
-//! client, in one run.
+//! A benchmark: compares this client, in the same process, with a minimal Channels client on bare
+//! tungstenite.
 //!
 //! ```text
 //! cargo run --release -p phx-smol --features testing --example bench-smol

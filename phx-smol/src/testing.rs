@@ -125,7 +125,7 @@ impl Listener {
     /// for a moment, and the server still lists its peers.
     pub async fn kill(&mut self) {
         if let Some(task) = self.task.take() {
-            // Waiting for it means that the port is free afterwards.
+            // The task is awaited, so that the port is free afterwards.
             task.cancel().await;
             self.hub.forget_peers();
         }

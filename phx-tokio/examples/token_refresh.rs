@@ -19,7 +19,8 @@ async fn fetch_token() -> Result<String, std::io::Error> {
 
 async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let setup = Setup::new(Config::new(uri)?).credentials(|attempt| async move {
-        // The server refused the last token, and another one of the same account would not help.
+        // The server refused the last token with 403. Another token of the same account would be
+        // refused too.
         if matches!(&attempt.after, Some(Cause::Refused(refusal)) if refusal.status() == 403) {
             return Ok(Provided::GiveUp("this account may not connect".into()));
         }

@@ -25,7 +25,7 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let reply = room.push("echo", Payload::json(&order)?).await?.ok()?;
     assert_eq!(reply.deserialize::<Order>()?, order);
 
-    // `deserialize` parses the message; if it does not match the type, that is an error here.
+    // `deserialize` returns an error if the payload of the message does not match the type.
     room.cast("shout", Payload::json(&order)?).await?;
     if let Some(ChannelEvent::Message(message)) = messages.next().await {
         println!("{}: {:?}", message.event(), message.payload().deserialize::<Order>()?);

@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! The client stays connected: after a connection was lost, it reconnects with growing delays and
-//! joins every channel again. A consumer receives `Interrupted` and then `Resumed`.
+//! The client stays connected: after a lost connection, it reconnects with increasing delays and joins every
+//! channel again. A consumer receives `Interrupted` and then `Resumed`.
 //!
 //! A program also needs `tokio` with the features `macros` and `rt-multi-thread`, or a tokio runtime
 //! that it builds itself with I/O and time enabled.

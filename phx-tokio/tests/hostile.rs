@@ -115,14 +115,14 @@ fn slow_sockets_do_not_block_scraper() {
     let mut page = String::new();
     scraper.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
-    // The oldest ones were closed, and few are left.
+    // The server has closed the oldest sockets, and only a few stay open.
     read_to_end(&slow[0]);
     let files = format!("/proc/{}/fd", process.child.id());
     wait("few files", || (fs::read_dir(&files).unwrap().count() < 64).then_some(()));
     slow[255].set_nonblocking(true).unwrap();
     let kept = (&slow[255]).read(&mut [0]).map_err(|error| error.kind());
     assert_eq!(kept, Err(std::io::ErrorKind::WouldBlock));
-    // The remaining ones time out.
+    // The remaining sockets time out.
     slow[255].set_nonblocking(false).unwrap();
     slow.iter().for_each(read_to_end);
 }
@@ -174,7 +174,8 @@ fn ticks(process: &Process) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Out of file descriptors, `phx serve` waits, logs it once, and continues when some are free again.
+/// When no file descriptors are free, `phx serve` logs this once, waits, and continues when some are
+/// free again.
 #[test]
 fn serve_without_descriptors_backs_off() {
     let mut shell = phx(&[]);

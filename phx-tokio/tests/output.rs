@@ -122,7 +122,7 @@ fn run_second_signal_ends_on_one_cpu() {
     run_second_signal(phx_on_one_cpu);
 }
 
-/// A wrapper that signals both the process and its group has sent one request.
+/// A signal that a wrapper sends both to the process and to its group counts as one request.
 #[test]
 fn run_signal_delivered_twice_is_one() {
     let server = TestServer::new();

@@ -134,7 +134,7 @@ fn second_signal_ends_run() {
     // The first signal must be handled, or the second might count as part of it.
     events.process.expect_log("shutting down");
     events.until("a", "phoenix.channel.closed", None);
-    // A signal right after the first counts as part of it, so it is repeated.
+    // A signal right after the first counts as part of it, so the test repeats the signal.
     let log = events.process.signal_until_exit("-TERM", 1);
     assert!(log.iter().any(|line| line.contains("second signal")), "{log:#?}");
     signal(&server.child, "-CONT");

@@ -169,7 +169,8 @@ fn excess_orders_are_all_answered() {
     stop(&stage.server.child);
     const COUNT: usize = 300;
     for n in 0..COUNT {
-        // The first is sent long before its timeout, and at that time the others still wait.
+        // The first push is sent long before its timeout expires. At its timeout, the other pushes
+        // still wait.
         let timeout_msec = if n == 0 { 5_000 } else { 600_000 };
         stage.order(&json!({"id": format!("m{n}"), "push": {
             "connection": "a", "topic": "room:a", "event": "echo", "payload": {"n": n},

@@ -58,7 +58,8 @@ impl Stage {
         self.ask(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n")
     }
 
-    /// The page after the failed connection has ended, which is a little later than its event.
+    /// The page once it shows that the failed connection has ended, which is a little later than the
+    /// event.
     fn settled_page(&self) -> (String, String) {
         let end = Instant::now() + DEADLINE;
         loop {
@@ -165,7 +166,8 @@ fn bad_metrics_requests_get_http_errors() {
 #[test]
 fn metrics_every_prints_events() {
     let mut stage = Stage::new("every", "a", &["--metrics-every", "1"]);
-    // An early event may precede the changes that the connections' events reported.
+    // The first metrics events may not yet include state changes that other events have already
+    // reported.
     let settled = stage.events.find_report(|event| {
         let connections = &event["data"]["connections"];
         let state = |name: &str| &connections[name]["phx_connection_lifecycle"];

@@ -36,7 +36,7 @@ fn reload_touches_only_changed_connections() {
 
     file.write(&json!({"connections": {
         "new": {"uri": uri(second), "auto_join_channels": ["room:new"]},
-        // The same token without a variable.
+        // The same token, written in the file instead of in a variable.
         "kept": {"uri": uri(first), "params": {"token": "t0k3n"}, "vsn": "2.0.0",
             "auto_join_channels": {"room:kept": null}},
         "other": {"uri": uri(second), "auto_join_channels": ["room:after"]},

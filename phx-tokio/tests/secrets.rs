@@ -48,7 +48,8 @@ fn secrets_from_variables_and_files_arrive() {
     }
 }
 
-/// Secret join parameters are merged with the others. A recording has only the length of the object.
+/// Secret join parameters are merged with the others. A recording contains only the length of the
+/// parameters, not their text.
 #[test]
 fn secret_join_parameters_arrive() {
     let server = TestServer::new();

@@ -80,7 +80,8 @@ fn listen_prints_payloads_byte_for_byte() {
     }
 }
 
-/// The events of `phx run` have payloads unchanged, on one line.
+/// The events of `phx run` contain JSON payloads on one line and otherwise unchanged, and invalid JSON
+/// as text.
 #[test]
 fn run_prints_payloads_byte_for_byte() {
     let server = TestServer::new();
@@ -159,7 +160,7 @@ fn push_repeats() {
     assert_eq!(stdout_of(&run(&push)), "7\n7\n7\n");
     let slowly = [&push[..], &["--interval", "20ms"]].concat();
     assert_eq!(stdout_of(&run(&slowly)), "7\n7\n7\n");
-    // It ends with the first failure.
+    // The command ends at the first failure.
     let nack = ["push", &server.url(), "room:a", "nack", "{}", "--repeat", "3"];
     let output = run(&nack);
     assert_eq!(output.status.code(), Some(6));
@@ -176,7 +177,7 @@ fn cast_arrives() {
     stdout.until("joined");
     let cast = ["cast", &url, "room:a", "shout", r#"{"n":1}"#, "--repeat", "2"];
     assert_eq!(stdout_of(&run(&cast)), "");
-    // The leave comes after the cast, so the cast was received.
+    // The client leaves after the casts, so the server has received them.
     server.wait_for("ChannelEnded", 1);
     server.broadcast("room:a", "last", &json!({}));
     let all = stdout.until("last");

@@ -27,7 +27,7 @@ pub(crate) struct Floor {
     channels: HashMap<String, Joined>,
     pending: HashMap<u64, Option<Instant>>,
     next_ref: u64,
-    /// Something was written and not flushed.
+    /// Whether frames were written that are not flushed yet.
     dirty: bool,
 }
 

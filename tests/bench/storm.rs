@@ -11,7 +11,7 @@ use super::server::Server;
 use crate::phx::{ChannelEvent, Payload};
 use crate::rt;
 
-/// 200 MB.
+/// Messages of 1 KiB each, about 200 MB in total.
 const MESSAGES: u64 = 200_000;
 
 pub(crate) fn run() -> Result<(), Failure> {

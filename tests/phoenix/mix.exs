@@ -9,7 +9,8 @@ defmodule Contract.MixProject do
     [mod: {Contract.Application, []}, extra_applications: [:logger]]
   end
 
-  # PHOENIX is another requirement, such as "~> 1.7.0", to run the same channels on an older server.
+  # The variable PHOENIX sets another version requirement, such as "~> 1.7.0", to run the same
+  # channels on an older server.
   defp deps do
     [
       {:phoenix, System.get_env("PHOENIX", "~> 1.8")},

@@ -7,9 +7,9 @@ pub enum Class {
     /// whose join_ref is its ref, the join_ref on every push and leave, pushes only on a joined
     /// topic, one heartbeat at a time, no ping, a close with code 1000 and no reason, and an
     /// upgrade request that the library can make. A second join of a joined topic corresponds to
-    /// `Socket::rejoin`, and a join after an unanswered leave to a client whose `leave_timeout` has
-    /// passed. A payload may be any JSON text, because the application may push raw JSON. Such a
-    /// recording checks the client and the server.
+    /// `Socket::rejoin`. A join after an unanswered leave corresponds to a client whose
+    /// `leave_timeout` has passed. A payload may be any JSON text, because the application may push
+    /// raw JSON. Such a recording checks the client and the server.
     ///
     /// `client_recordings` derives the class from each file and compares it with the table.
     Conforming,

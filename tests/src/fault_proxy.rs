@@ -5,9 +5,9 @@
 //!          ◀──      ◀─ down ──    ◀──              both have a Manner of passing bytes on
 //! ```
 //!
-//! It uses threads and blocking sockets, so a fault of the runtime under test does not affect it.
-//! Faults are set separately for live and for future connections, because a real middlebox that
-//! drops the state of one connection does not affect the next.
+//! It uses threads and blocking sockets, so a bug of the runtime under test does not affect it. Faults
+//! are set separately for live and for future connections, because a real middlebox that drops the
+//! state of one connection does not affect the next.
 //!
 //! [`FaultProxy::close`] (or dropping it) ends every connection and joins every thread.
 
@@ -82,7 +82,7 @@ enum Ending {
     Reset,
 }
 
-/// The maximum of live connections; more are dropped at once.
+/// The maximum number of live connections; further ones are dropped at once.
 const LIVE_MAX: usize = 256;
 
 /// How long a write may block before the connection is checked for its end.

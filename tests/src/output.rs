@@ -14,7 +14,7 @@ use crate::reading::Data;
 /// One signal, or one action that is not a frame.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Output {
-    /// An attempt began: the signal, and the action behind it.
+    /// The signal `Connecting`: an attempt began.
     Connecting,
     /// The action `Connect`: the transport must dial.
     Dial,
@@ -54,7 +54,7 @@ pub enum Output {
     ChannelClosed(String, End),
     /// A message.
     Message(String, String, Data),
-    /// The push of that index (from 0, in the order of the calls) ended.
+    /// The push with this index (from 0, in the order of the calls) ended.
     PushEnded(usize, String, Outcome),
     /// A heartbeat was answered after this many milliseconds.
     HeartbeatAcked(u64),

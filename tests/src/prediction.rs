@@ -214,8 +214,7 @@ impl Predictor {
                 self.ended(Ending::CloseFrame(*code));
                 Ok(())
             }
-            // This is the case even if the recorder ended TCP, because for the client that is a
-            // fault of the network.
+            // Even if the recorder ended TCP, the client takes it for a fault of the network.
             (_, What::Eof) => {
                 self.ended(Ending::Lost);
                 Ok(())

@@ -82,8 +82,8 @@ fn play_all(what: &str, conversations: &[Conversation], pushes: Pushes) -> Compa
     compared
 }
 
-/// Every connection of the recordings of a class. Unreadable recordings are left out, which only those
-/// of class Server may be.
+/// Every connection of the recordings of a class. Only recordings of class Server may be unreadable,
+/// and those are left out.
 fn connections(class: Class) -> Vec<Conversation> {
     let of_class = TABLE.iter().filter(|(_, named)| *named == class);
     let mut conversations = Vec::new();

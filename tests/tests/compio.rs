@@ -14,7 +14,7 @@ mod adapter {
     use crate::rt::Runtime;
     use crate::rt::phx::client;
 
-    /// `start` needs only a `Spawn` for its driver, which is `Send` exactly if its parts are.
+    /// `start` only requires a runtime that can spawn its driver, and the driver need not be `Send`.
     #[test]
     fn local_driver_can_be_spawned() {
         fn can_spawn<R: client::Runtime + client::Spawn<client::Driver<R>>>(_: &R) {}

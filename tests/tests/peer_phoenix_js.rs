@@ -69,7 +69,7 @@ async fn perform(server: &mut Listener, asked: &Value) -> Value {
         "crash" => server.crash_channel(text("topic")),
         "kill" => server.kill().await,
         "shutdown" => {
-            // While its connections end, the listener refuses new ones.
+            // While the connections end, the listener refuses new ones.
             let refusal = || HttpRefusal::new(503, "stopping");
             server.with(|server, _| (0..100).for_each(|_| server.refuse_next(refusal())));
             server.shutdown().await;
@@ -91,7 +91,7 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    /// It also receives the reason of a rejected join.
+    /// The official client also receives the reason of a rejected join.
     official_client_joins: "joins";
     official_client_gets_every_reply_status: "pushes";
     official_client_receives_broadcasts: "broadcasts";

@@ -181,8 +181,9 @@ struct Tracker {
     /// Keys and metas, in the order in which they were tracked.
     metas: Vec<(String, Value)>,
     drawn: u32,
-    /// Changes until the channel is joined again, and from then on until the state is sent.
+    /// The number of changes until the channel is joined again.
     until_join: Option<usize>,
+    /// The number of changes from that join until the state is sent.
     until_state: Option<usize>,
     /// The events that the client receives.
     steps: Vec<Step>,
@@ -396,7 +397,7 @@ fn same_changes(ours: &[PresenceChange], theirs: &Value) -> Result<(), String> {
                 got.push(meta(after));
             }
         }
-        // Either all metas were updates, or the rest is one change.
+        // The metas that were not updates must be in one join or one leave.
         if got.len() < expected.len() || expected.is_empty() {
             let (metas, at_edge) = match (joined, changes.pop_front()) {
                 (true, Some(PresenceChange::Join { metas, first, .. })) => (metas, *first),

@@ -152,9 +152,9 @@ fn schema_agrees_with_reader() {
             let (valid, errors) = schema.validate(&document);
             let read = read(&document).map(|_| ());
             let beyond_a_schema = match key {
-                // Whether a text is an address.
+                // A schema cannot check whether a text is a valid address.
                 "uri" | "connect_to" => value.is_string(),
-                // The value of a variable.
+                // A schema does not know the value of a variable.
                 "restart" => value == "${V}",
                 // JavaScript's numbers cannot represent every 64-bit integer.
                 _ => value == json!(u64::MAX),

@@ -95,7 +95,7 @@ impl Client {
     }
 
     fn write(&mut self) {
-        // A test needs no unpredictable keys, only different ones.
+        // The masking keys of a test need not be unpredictable, only different.
         let mut next = 0_u8;
         let mut keys = MaskKeys::new(|block: &mut [u8]| {
             block.iter_mut().for_each(|byte| {

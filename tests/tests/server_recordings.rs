@@ -108,7 +108,7 @@ fn test_server_matches_recordings() {
     assert_eq!(compared, websocket);
 }
 
-/// Each recording in `RACES` differs without its entry, so no entry is superfluous.
+/// Every entry of `RACES` is needed: without it, the output differs from the recording.
 #[test]
 fn race_entries_are_needed() {
     for race in RACES {
@@ -208,7 +208,7 @@ impl Replay {
     fn connect(&mut self, event: &Event, method: &str, path: &str, headers: &[(String, String)]) {
         let mut headers = headers.to_vec();
         if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-version")) {
-            // The recordings leave it out.
+            // The recordings omit the key of the upgrade request.
             headers.push(("sec-websocket-key".to_owned(), "dGhlIHNhbXBsZSBub25jZQ==".to_owned()));
         }
         let (method, path) = (method.to_owned(), path.to_owned());
@@ -352,7 +352,8 @@ impl Refs {
                 What::Response { status: 101, headers: recorded, .. },
                 What::Response { status: 101, headers: actual, .. },
             ) => {
-                // The listener writes the rest of a 101.
+                // Only the subprotocol is compared, because the listener writes the other headers of
+                // a 101.
                 let protocol = |headers: &[(String, String)]| {
                     let mut named = headers.iter().filter(|(n, _)| n == "sec-websocket-protocol");
                     named.next().cloned()

@@ -25,7 +25,7 @@ pub(crate) fn phx(args: &[&str]) -> Command {
     command
 }
 
-/// Like `phx`, on one CPU, as in a container that has one.
+/// Like `phx`, but restricted to one CPU, as in a small container.
 pub(crate) fn phx_on_one_cpu(args: &[&str]) -> Command {
     let mut command = Command::new("taskset");
     command.args(["-c", "0", env!("CARGO_BIN_EXE_phx")]).args(args);

@@ -1,9 +1,10 @@
 //! Conversion of bus topics to NATS subjects.
 //!
 //! Both are segments separated by dots, and the bus percent-encodes dots, `*` and invisible characters in
-//! a segment. Three differences remain: `>`, which NATS reserves, the empty segment, which NATS does not
-//! allow, and a length for which a broker closes the connection. So a pattern of the bus is a pattern of
-//! NATS, with `>` for `**`, and two topics never have the same subject.
+//! a segment. Three differences remain: `>`, which NATS reserves, is written `%3E`; an empty segment,
+//! which NATS does not allow, is written `%`; and a subject for which a broker would close the
+//! connection, because it is too long, is refused. So a pattern of the bus is a pattern of NATS, with `>`
+//! for `**`, and two topics never have the same subject.
 
 /// A broker reads lines of at most 4,096 bytes, which include the header.
 const BYTES_MAX: usize = 2_048;
@@ -16,7 +17,8 @@ pub fn subject(topic: &str) -> Option<String> {
             subject.push('.');
         }
         if segment.is_empty() {
-            // No other segment becomes this: a percent sign of the bus is followed by two digits.
+            // No other segment becomes a single `%`, because the bus writes two digits after a percent
+            // sign.
             subject.push('%');
         }
         for letter in segment.chars() {

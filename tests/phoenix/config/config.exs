@@ -4,7 +4,7 @@ config :contract, Contract.Endpoint,
   adapter: Bandit.PhoenixAdapter,
   http: [ip: {127, 0, 0, 1}, port: String.to_integer(System.get_env("PORT", "4000"))],
   server: true,
-  # Nothing here is secret: there are no sessions.
+  # The key is not secret, because the server has no sessions.
   secret_key_base: String.duplicate("contract", 8),
   pubsub_server: Contract.PubSub,
   check_origin: ["//localhost", "//127.0.0.1"],

@@ -1,6 +1,6 @@
 //! The adapter's clock with an offset that can be increased. A test of a timeout configures a
-//! timeout that even a busy machine never reaches, and advances the clock past it when everything
-//! before it has happened.
+//! timeout that even a busy machine never reaches, and advances the clock past it once every
+//! earlier step of the test is done.
 
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;

@@ -181,7 +181,8 @@ fn clients_leave_no_threads_or_files() {
         play(Target::Faulty, transport, scenarios::kill_and_restart);
         play(Target::Faulty, transport, scenarios::random_faults);
     });
-    // A pool keeps an idle thread for a while, and an ending thread is counted until it is gone.
+    // A pool keeps an idle thread for a while, and a thread that ends is counted until it has
+    // ended.
     let is_gone = wait_until(|| {
         let now = count();
         now.0 <= before.0 && now.1 <= before.1
@@ -195,7 +196,7 @@ fn count() -> (usize, usize) {
 }
 
 /// Threads and open files, as soon as they have not changed for longer than a pool keeps an idle
-/// thread. If a thread that is about to end is still counted, the comparison is only less strict.
+/// thread. Counting a thread that is about to end would only make the comparison less strict.
 fn settled() -> (usize, usize) {
     let mut last = (count(), Instant::now());
     let is_settled = wait_until(|| {

@@ -48,8 +48,8 @@ async fn ticks(count: usize, mut work: impl FnMut()) {
     }
 }
 
-/// tungstenite reads control frames and continuations in an internal loop, which continued as long
-/// as there were any, so on smol no other task was polled.
+/// tungstenite reads control frames and continuations in an internal loop that does not end while
+/// more of them arrive. On smol, no other task was polled during that loop.
 #[test]
 fn floods_do_not_starve_the_executor() {
     for (name, once, repeated) in FLOODS {

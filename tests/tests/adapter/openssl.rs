@@ -72,8 +72,8 @@ fn command(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_else(|| panic!("no command: {message}"))
 }
 
-/// The certificate that common tutorials create is that of an authority, which is refused
-/// (rustls/webpki#205). The error has the command for a server's certificate.
+/// Common tutorials create the certificate of an authority, which is refused as that of a server
+/// (rustls/webpki#205). The error contains a command that creates a server's certificate.
 #[test]
 fn ca_certificate_error_suggests_command() {
     if !available("ca_certificate_error_suggests_command") {
@@ -134,8 +134,8 @@ fn rsa_key_without_parameters_is_accepted() {
     })
 }
 
-/// The errors for a certificate without `subjectAltName` and for certificates with other names,
-/// which the error lists.
+/// The error for a certificate without `subjectAltName`, and the error for a certificate with other
+/// names, which it lists.
 #[test]
 fn certificate_name_error_suggests_command() {
     if !available("certificate_name_error_suggests_command") {
@@ -170,7 +170,7 @@ fn certificate_name_error_suggests_command() {
     })
 }
 
-/// The error for an expired or not yet valid certificate has its date and the time of the clock.
+/// The error for an expired or not yet valid certificate contains that date and the current time.
 #[test]
 fn certificate_validity_error_gives_dates() {
     block_on(async {

@@ -50,7 +50,7 @@ fn connect_to_keeps_certificate_name() {
         };
         let client = phx::connect(config("wss://backend.example/socket/websocket")).await.unwrap();
         client.join("room:lobby", json!({})).await.unwrap();
-        // The dialled address does not affect which certificate is trusted.
+        // The certificate must match the host of the URI, whatever address is dialled.
         let refused = dial(config("wss://other.example/socket/websocket")).await;
         let Err(Cause::Tls { message, .. }) = refused else { panic!("{:?}", refused.err()) };
         assert!(message.contains("other.example"), "{message}");

@@ -218,7 +218,7 @@ fn custom_stream_is_upgraded() {
         let config = testing::ServerConfig::default();
         let listener = Listener::bind(([127, 0, 0, 1], 0).into(), config).await.unwrap();
         let addr = listener.addr();
-        // The host of the URI is another, and is not resolved.
+        // The URI has another host than the dialled address, and that host is not resolved.
         let config = Config::new("wss://elsewhere.invalid/socket/websocket").unwrap();
         let runtime = Runtime::new().dial_with(move |uri| {
             assert_eq!(uri.host(), "elsewhere.invalid");

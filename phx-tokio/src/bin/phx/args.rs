@@ -1,5 +1,6 @@
 //! The definition of the command line. The help texts have fixed line breaks for a terminal of 80
-//! columns, so no crate is needed to measure the terminal. A test runs the examples in them.
+//! columns, so no crate is needed to measure the terminal. A test runs the examples in the help
+//! texts.
 
 use core::net::SocketAddr;
 use core::time::Duration;

@@ -11,14 +11,14 @@ use phx_tokio::event::{Cause, ChannelEnd, Refusal, Rejection, TlsKind};
 use crate::output::json_of;
 use crate::{duration, log};
 
-/// The error of a command. `Display` gives one line.
+/// The error of a command. `Display` prints one line, or for a file one line per problem.
 #[derive(Debug)]
 pub(crate) enum Failed {
     /// A local failure, a failed step of the demo, or a replay that diverges.
     Local(String),
     /// Bad usage of the command line.
     Usage(String),
-    /// A file with problems: one line for each.
+    /// A file with problems: one line per problem.
     File(Vec<String>),
     /// The connection could not be opened, or it was lost and is not retried.
     Unreachable(String),

@@ -1,11 +1,11 @@
-//! A rate limit for repeated reports: the first report of a kind is made at once, and then one
-//! report with a count in each period.
+//! A rate limit for repeated reports: the first report of a kind is made at once. Later ones are
+//! held back, and once per period the last of them is made, with their number.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-/// The most kinds that are distinguished; further kinds are counted together.
+/// The maximum number of kinds that are distinguished; further kinds count as one.
 const KINDS_MAX: usize = 64;
 
 /// Limits the rate of reports by their kind.

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! While the output is not read, messages wait in the mailbox of their topic. A full mailbox drops
-//! the oldest messages, and the event `lagged` has their number.
+//! the oldest messages, and the event `lagged` contains their number.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
@@ -28,8 +28,8 @@ use crate::style::Tone;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
 
-/// The timeout for the end after a signal. The whole end may take 2 s; the rest of it is for
-/// counting, for the last lines of the log and for the process itself.
+/// The timeout for disconnecting and printing after a signal. The whole shutdown may take 2 s; the
+/// remaining time is for counting, for the last lines of the log and for the exit of the process.
 const END: Duration = Duration::from_millis(1_500);
 
 /// The options of `phx listen`.
@@ -129,9 +129,9 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         }
     }
     let _ = stage.send(Stage::Count);
-    // The count has no timeout, because on a busy machine a timeout could expire early, and
-    // messages would be left out. The count ends by itself: it waits for nothing, and no message is
-    // added, because the channels have ended.
+    // The count has no timeout, because on a busy machine a timeout could expire early, and some
+    // messages would not be counted. The count ends by itself: it does not wait for the output, and
+    // no message is added, because the channels have ended.
     while let Some(ended) = listeners.join_next().await {
         lost += ended.map_or(0, |(lost, _)| lost);
     }
@@ -221,8 +221,9 @@ enum Printed {
 }
 
 impl Printer {
-    /// Prints the events of one channel until it ends or the stage ends it. Returns how many could
-    /// not be printed, and the result of the channel.
+    /// Prints the events of one channel until the channel ends, or the shutdown reaches a stage that
+    /// ends the printing. Returns the number of events that could not be printed, and the result of
+    /// the channel.
     async fn follow(
         &self,
         topic: &str,

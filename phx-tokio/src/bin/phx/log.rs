@@ -12,7 +12,8 @@ use std::sync::OnceLock;
 use crate::style::{Style, Tone, escaped};
 use crate::writer::Writer;
 
-/// The timeout for the last lines when the process ends and standard error is not read.
+/// How long the process waits at its end for the last lines to be written, if standard error is not
+/// read.
 pub(crate) const LAST_LINES: Duration = Duration::from_millis(250);
 
 /// `None` if the thread could not be started.
@@ -56,7 +57,7 @@ pub(crate) fn flush() {
     }
 }
 
-/// Whether standard error accepts more without being read first.
+/// Whether standard error accepts a write without blocking.
 #[cfg(unix)]
 fn is_ready() -> bool {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -65,7 +66,7 @@ fn is_ready() -> bool {
     poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
 }
 
-/// On this platform the answer is unknown.
+/// Always false, because this platform does not report it.
 #[cfg(not(unix))]
 const fn is_ready() -> bool {
     false

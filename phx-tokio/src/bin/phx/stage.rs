@@ -15,7 +15,7 @@ pub(crate) enum Stage {
 
 /// Waits until the shutdown has reached a stage.
 pub(crate) async fn reached(stages: &mut watch::Receiver<Stage>, stage: Stage) {
-    // If the sender was dropped, no code waits for the tasks any more, so they may end.
+    // If the sender was dropped, no further stage is reached, and the future stays pending.
     if stages.wait_for(|now| *now >= stage).await.is_err() {
         core::future::pending().await
     }

@@ -57,8 +57,8 @@ impl Style {
     }
 }
 
-/// Follows <https://no-color.org>, <https://bixense.com/clicolors>, and terminals without
-/// capabilities.
+/// Whether the environment variables allow colours: `NO_COLOR` (<https://no-color.org>), `CLICOLOR`
+/// (<https://bixense.com/clicolors>), and `TERM` for terminals without colours.
 fn wants_colour(variable: impl Fn(&str) -> Option<String>) -> bool {
     let no_color = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let off = variable("CLICOLOR").is_some_and(|value| value == "0");

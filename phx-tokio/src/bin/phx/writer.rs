@@ -19,8 +19,8 @@ use tokio::sync::Notify;
 const LINES_MAX: usize = 1_024;
 /// The capacity of the queue in bytes; a single line is accepted whatever its length.
 const BYTES_MAX: usize = 8 << 20;
-/// The most bytes of several lines in one write. A write of up to `PIPE_BUF` bytes to a pipe is
-/// atomic, so the number of unwritten lines is exact.
+/// The maximum size of one write that combines several lines, in bytes. A write of up to `PIPE_BUF`
+/// bytes to a pipe is atomic, so the number of unwritten lines is exact.
 const BATCH_MAX: usize = 4_096;
 /// The maximum additional time that [`Writer::flush`] waits for the thread while the output accepts
 /// lines.
@@ -47,7 +47,7 @@ struct Shared {
     filled: Condvar,
     /// Wakes threads that wait until the queue is empty.
     written: Condvar,
-    /// Wakes tasks that wait for space, for an empty queue, or for the end of the reader.
+    /// Wakes tasks that wait for space, for an empty queue, or until the output is closed.
     changed: Notify,
 }
 
@@ -149,10 +149,11 @@ impl Writer {
         }
     }
 
-    /// Blocks until every queued line is written, for at most `timeout`.
+    /// Blocks until every queued line is written, or until the output accepts nothing when
+    /// `timeout` expires.
     ///
-    /// If `is_ready` returns true, the output accepts more and only the writing thread lags, as on
-    /// a busy machine: then the wait continues for up to [`LATE_MAX`].
+    /// If `is_ready` returns true at that time, the output accepts more and only the writing thread
+    /// lags, as on a busy machine. Then the wait continues, for up to [`LATE_MAX`].
     pub(crate) fn flush(&self, timeout: Duration, mut is_ready: impl FnMut() -> bool) {
         let start = Instant::now();
         loop {

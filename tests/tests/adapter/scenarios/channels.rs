@@ -59,7 +59,8 @@ pub(in super::super) async fn joins(stage: &mut Stage) {
             other => panic!("{topic}: {other:?}"),
         }
     }
-    // A join that raises may succeed the next time, so it is retried until the deadline.
+    // A join whose handler raises may succeed the next time, so the client retries it until the
+    // deadline.
     let mut signals = client.signals();
     let options = JoinOptions::new().deadline(HOUR);
     let boom = client.join_with(stage.topic("boom", ""), json!({}), options);

@@ -143,7 +143,7 @@ pub(in super::super) async fn silent_host(stage: &mut Stage) {
     let error = stage.connect_with(config.clone()).await.expect_err("the host is silent");
     assert_eq!(error.cause, Cause::ConnectTimeout);
 
-    // A join fails at its deadline, and the error has the obstacle.
+    // A join fails at its deadline, and the error contains the last cause that prevented it.
     let (client, mut signals) = stage.start_watched(config);
     let options = JoinOptions::new().deadline(HOUR);
     let join = client.join_with(stage.topic("room", ""), json!({}), options);

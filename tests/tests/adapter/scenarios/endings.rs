@@ -102,8 +102,8 @@ pub(in super::super) async fn kill_and_restart(stage: &mut Stage) {
 /// A server that shuts down closes connections with 1012, and the client reconnects later
 /// (phoenixframework/phoenix#4045).
 pub(in super::super) async fn server_shutdown(stage: &mut Stage) {
-    // During its shutdown the server still listens, so a client that reconnects at once is
-    // interrupted again.
+    // During its shutdown the server still listens, so a client that reconnects at once loses its new
+    // connection too.
     let later = DelayRange::new(HOUR, HOUR).unwrap();
     let config = stage.config().close_rule(1012, CloseRule::Retry).first_retry_spread(later);
     let client = stage.connect_with(config).await.unwrap();

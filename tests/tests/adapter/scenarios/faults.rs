@@ -82,7 +82,7 @@ pub(in super::super) async fn slow_link(stage: &mut Stage) {
 pub(in super::super) async fn cut_anywhere(stage: &mut Stage) {
     let client = stage.connect().await;
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
-    // Covers the answer to the upgrade, the reply to the join and the reply to a push.
+    // The cuts cover the answer to the upgrade, the reply to the join and the reply to a push.
     let first = 1 + stage.rng().below(11);
     for bytes in (first..=400).step_by(11) {
         let before = stage.proxy().accepted();

@@ -128,7 +128,8 @@ pub(in super::super) async fn streams_of_events(stage: &mut Stage) {
     for room in &rooms {
         room.joined().await.unwrap();
     }
-    // Messages that followed the ok are in both streams, until the stream of all events takes them.
+    // The messages right after the ok are kept for the first stream of all events. Until then, other
+    // streams of the channel also start with them.
     let mut welcome = rooms[0].on("joined_push");
     assert!(!welcome.starts_now());
     for i in 1..=3 {

@@ -30,7 +30,7 @@ use super::order::{Command, Malformed, Order};
 use super::reports::Reports;
 use crate::log::log;
 
-/// The most orders that run at a time.
+/// The maximum number of orders that run at a time.
 const OUTSTANDING_MAX: usize = 256;
 
 /// The longest line, in bytes. It can contain a binary payload of the default `max_push_bytes` as
@@ -263,7 +263,8 @@ fn not_joined(error: &JoinFailed) -> Why {
     }
 }
 
-/// The words are those in the types of events. With them a caller can decide whether to retry.
+/// The error of a push. Its word, as in the event types, allows the caller to decide whether to
+/// retry.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
         PushFailed::NotAccepted(PushError {

@@ -29,15 +29,15 @@ use super::reports::Reports;
 use crate::exit::Failed;
 use crate::log::log;
 
-/// The largest head of a request.
+/// The maximum size of the head of a request, in bytes.
 const HEAD_MAX: usize = 8 << 10;
-/// The timeout for a head.
+/// The timeout for receiving the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The timeout for a whole connection; a client that does not read stays connected until then.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the client may take to close its end after the response.
 const LINGER: Duration = Duration::from_secs(1);
-/// The most connections at a time.
+/// The maximum number of open connections.
 const CONNECTIONS_MAX: usize = 16;
 /// The pause after a failed accept.
 const ACCEPT_AGAIN: Duration = Duration::from_secs(1);

@@ -41,8 +41,8 @@ use control::Control;
 use reload::Reload;
 use reports::Reports;
 
-/// The types of the event that a connection gave up: one type for each kind of event, and the fixed
-/// type.
+/// The two types of the event for a connection that gave up: its own type, and its type with
+/// `--fixed`.
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
@@ -202,8 +202,8 @@ async fn written_or_counted(
     // No further events arrive during the count.
     bus.close();
     let _ = stage.send(Stage::Count);
-    // The count has no timeout, because on a busy machine a timeout could expire early, and events
-    // would be left out. The count waits for nothing but the CPU.
+    // The count has no timeout, because on a busy machine a timeout could expire early, and some
+    // events would not be counted. The count does not wait for the output.
     printer.await.unwrap_or(0)
 }
 

@@ -138,7 +138,7 @@ impl Details<'_> {
         }
     }
 
-    /// `{}` if the member is missing, which is what Phoenix expects.
+    /// The member as a payload. If it is missing, the payload is `{}`, as Phoenix expects.
     fn json(&mut self, key: &str) -> Payload {
         let payload = self.members.remove(key).and_then(|value| Payload::json(value).ok());
         payload.unwrap_or_else(Payload::empty)

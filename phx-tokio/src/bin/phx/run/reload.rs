@@ -72,7 +72,7 @@ impl Reload {
             });
         }
         for name in &changes.added {
-            // An added connection, which is in the new set.
+            // `next` contains every added connection.
             let Some(spec) = next.get(name).cloned() else { continue };
             not_started(self.supervisor.start_connection(name, spec));
         }

@@ -33,7 +33,7 @@ const SOURCE: &str = "/phx/run";
 /// The type of the event with the number of dropped events.
 const DROPPED: &str = "phx.output.dropped";
 
-/// The most reports that wait for the printer.
+/// The maximum number of reports that wait for the printer.
 const WAITING_MAX: usize = 64;
 
 /// The period for events about bad frames of one connection and kind.
@@ -114,7 +114,7 @@ impl Reports {
 
 impl Printer {
     /// Prints until the bus is closed and no reporter is left, until the output fails, or until the
-    /// stage ends it. Returns how many events could not be printed.
+    /// shutdown reaches the stage `Count`. Returns the number of events that could not be printed.
     pub(super) async fn print(mut self, mut stages: watch::Receiver<Stage>) -> u64 {
         let (mut bus_open, mut reports_open) = (true, true);
         while bus_open || reports_open {
@@ -161,7 +161,8 @@ impl Printer {
         0
     }
 
-    /// Writes an event. If it must not wait any longer, the error is the number of lost events.
+    /// Writes an event, and waits for space in the queue until the shutdown reaches the stage
+    /// `Count`. Otherwise the error is the number of lost events.
     async fn write(
         &mut self,
         event: CloudEvent,
