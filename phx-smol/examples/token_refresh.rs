@@ -29,7 +29,7 @@ async fn run(uri: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
         Ok(Provided::Use(Credentials::new().auth_token(token)))
     });
     let client = phx_smol::start(setup);
-    let mut signals = client.signals(); // later signals only: the first `Connected` may have passed
+    let mut signals = client.signals(); // only later signals, perhaps not the first `Connected`
     client.wait_connected().await?;
     println!("connected");
     while let Some(event) = signals.next().await {

@@ -289,7 +289,8 @@ fn help_examples_run_against_serve() {
             assert!(json.is_ok() && status.success(), "{example}: {status}: {line}{stderr}");
         }
     }
-    // Replays the recording of one of them; the other examples of `replay` are for `listen`.
+    // Only the last example of `replay` is run: it replays a recording that one of the commands above
+    // has written. The other examples are for `listen`.
     let replay = examples("replay").pop().unwrap();
     assert!(replay.starts_with("phx replay "), "{replay}");
     let output = shell(&replay).output().unwrap();

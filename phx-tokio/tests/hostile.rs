@@ -1,4 +1,4 @@
-//! Hostile servers, clients and files: their cost is bounded.
+//! Hostile servers, clients and files cause only a bounded cost.
 
 #![cfg(target_os = "linux")]
 
@@ -95,7 +95,7 @@ fn read_to_end(mut stream: &TcpStream) {
     }
 }
 
-/// Any number of sockets that send a request slowly, or none, do not block a scraper.
+/// Sockets that send a request slowly or not at all do not block a scraper, whatever their number.
 #[test]
 fn slow_sockets_do_not_block_scraper() {
     let server = TestServer::new();

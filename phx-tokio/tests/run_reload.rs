@@ -152,7 +152,8 @@ fn reload_restarts_connection_that_gave_up() {
     events.process.expect_exit(0);
 }
 
-/// The content of a TLS file counts, even if the document still has the same path.
+/// A TLS file with new content restarts the connection, even if the document still names the same
+/// path.
 #[test]
 fn renewed_certificate_is_a_change() {
     let pem = || {

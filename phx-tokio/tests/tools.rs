@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use support::process::{Process, Temporary, TestServer, phx};
 use support::running::{free_addr, uri};
 
-/// JSON that a parser to values would change: order and repetition of keys, numbers, escapes.
+/// JSON that would not survive parsing into values: order and repetition of keys, numbers, escapes.
 const VERBATIM: &str =
     r#"{"b":1.0e0,"a":123456789012345678901234567890,"b":"\ud83d\ude00\/\u00e9","c":-0}"#;
 
@@ -136,7 +136,7 @@ fn push_sends_payloads_byte_for_byte() {
         let sent = sent.trim_matches('"');
         assert!(pushed(&recording).contains(sent), "{payload:?}: {}", pushed(&recording));
     }
-    // Without a payload it is an empty object, which Phoenix expects.
+    // Without an argument, the payload is an empty object, as Phoenix expects.
     assert_eq!(stdout_of(&run(&["push", &url, "room:a", "echo"])), "{}\n");
     let output = fed(&["push", &url, "room:a", "echo", "-"], b"{");
     assert_eq!(output.status.code(), Some(2));

@@ -43,9 +43,9 @@ pub struct Answer {
 pub struct Conversation {
     /// Name of the recording and the connection, for failure messages.
     pub name: String,
-    /// How it began.
+    /// How the connection began.
     pub opening: Opening,
-    /// The events on it, in the order of the wire.
+    /// The events on the connection, in the order of the wire.
     pub events: Vec<Event>,
 }
 

@@ -37,13 +37,13 @@ const NEVER: Duration = Duration::from_secs(3600);
 /// The result of a conversation.
 #[derive(Debug)]
 pub struct Run {
-    /// Its outputs, in order.
+    /// The outputs of the client, in order.
     pub outputs: Vec<Output>,
-    /// The number of frames that it sent, each equal to the recorded one.
+    /// The number of frames that the client sent, each equal to the recorded one.
     pub sent: u64,
-    /// The number of frames that it received.
+    /// The number of frames that the client received.
     pub received: u64,
-    /// Its counters at the end.
+    /// The counters of the client at the end.
     pub stats: Stats,
 }
 

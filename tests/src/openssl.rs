@@ -62,13 +62,13 @@ impl Folder {
         output.stdout
     }
 
-    /// The path of a file in it.
+    /// The path of a file in the folder.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
-    /// Reads a file in it.
+    /// Reads a file in the folder.
     ///
     /// # Panics
     ///
@@ -78,7 +78,7 @@ impl Folder {
         fs::read(self.path(name)).expect(name)
     }
 
-    /// Writes a file in it.
+    /// Writes a file in the folder.
     ///
     /// # Panics
     ///

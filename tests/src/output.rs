@@ -34,15 +34,15 @@ pub enum Output {
     Close(u16),
     /// The signal `Closed`, after which the client is idle.
     Closed,
-    /// Joined for the first time.
+    /// The channel was joined for the first time.
     Joined(String, Data),
-    /// Joined again.
+    /// The channel was joined again.
     Resumed(String, Data),
     /// A join was refused for good.
     Rejected(String, &'static str, Data),
     /// A join was refused and is retried.
     Retried(String, &'static str, Data),
-    /// `phx_error`.
+    /// The channel crashed (`phx_error`).
     Errored(String, Data),
     /// The channel is no longer joined, but still wanted.
     Interrupted(String, Gap),
@@ -69,7 +69,7 @@ pub enum Ending {
     CloseFrame(Option<u16>),
     /// TCP ended.
     Lost,
-    /// The upgrade was answered by an HTTP status, with headers and body.
+    /// The server answered the upgrade with an HTTP status, headers and a body.
     Refused(u16, Vec<(String, String)>, String),
     /// A cause that occurs in no recording.
     Other(String),
@@ -78,9 +78,9 @@ pub enum Ending {
 /// Why a channel is not joined any more.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Gap {
-    /// Its connection ended.
+    /// The connection of the channel ended.
     Disconnected(Ending),
-    /// `phx_error`.
+    /// The channel crashed (`phx_error`).
     Crashed,
     /// The application asked for a rejoin.
     Resync,
@@ -89,11 +89,11 @@ pub enum Gap {
 /// Why a channel ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
-    /// `phx_close`.
+    /// The server closed the channel (`phx_close`).
     ByServer,
     /// The application left.
     Left,
-    /// Its join was refused, with this response.
+    /// The join of the channel was refused, with this response.
     Rejected(Data),
     /// The application disconnected.
     Disconnected,
@@ -102,11 +102,11 @@ pub enum End {
 /// How a push ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
-    /// With a reply.
+    /// The push was answered by a reply.
     Reply(String, Data),
     /// A cast was written.
     Written,
-    /// Its outcome is unknown.
+    /// The outcome of the push is unknown.
     Unknown(&'static str),
 }
 

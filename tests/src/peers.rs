@@ -263,7 +263,7 @@ impl Script {
         Ok(Self { child, stdin, lines, stderr })
     }
 
-    /// Writes one line.
+    /// Writes one line to the stdin of the script.
     ///
     /// # Panics
     ///
@@ -275,7 +275,7 @@ impl Script {
         }
     }
 
-    /// Reads one line; `None` at the end of the stream.
+    /// Reads one line of the script's stdout; `None` at the end of the stream.
     ///
     /// # Panics
     ///
@@ -293,7 +293,8 @@ impl Script {
         }
     }
 
-    /// Closes its stdin and waits for its end. Returns its exit status and its stderr.
+    /// Closes the stdin of the script and waits for its end. Returns the exit status and the stderr of
+    /// the script.
     ///
     /// # Panics
     ///

@@ -61,7 +61,7 @@ pub struct Prediction {
 struct Channel {
     join_ref: String,
     state: State,
-    /// Joins sent since the application wanted the topic.
+    /// The number of joins sent since the application asked for the topic.
     joins: u32,
     ever_joined: bool,
 }
@@ -495,7 +495,8 @@ impl Predictor {
                 self.unknown(&topic, &join_ref, "disconnected");
             }
         }
-        // A restart closes with 1000, 1001, 1012 or 1013; the delay spreads the reconnects.
+        // A server that restarts closes all connections with 1000, 1001, 1012 or 1013. The longer
+        // range of delays spreads their reconnects.
         let delay = match ending {
             Ending::CloseFrame(Some(1000 | 1001 | 1012 | 1013)) => Delay::msec(10, 2_000),
             _ => Delay::msec(10, 500),

@@ -33,9 +33,9 @@ impl std::fmt::Debug for Data {
 /// The status and the response of a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyReading {
-    /// Its status.
+    /// The status of the reply.
     pub status: String,
-    /// Its response.
+    /// The response in the reply.
     pub response: Data,
 }
 
@@ -57,7 +57,7 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Whether its frame is binary.
+    /// Whether the decoded frame is binary.
     #[must_use]
     pub const fn is_binary(&self) -> bool {
         matches!(self.payload, Data::Bytes(_))

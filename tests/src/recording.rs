@@ -34,7 +34,7 @@ pub struct Event {
     pub conn: String,
     /// The side that caused the event.
     pub dir: Dir,
-    /// The event itself.
+    /// The content of the event.
     pub what: What,
 }
 
@@ -65,9 +65,9 @@ pub enum What {
     Pong(Vec<u8>),
     /// A close frame.
     Close {
-        /// Its code, if it had one.
+        /// The close code, if the frame had one.
         code: Option<u16>,
-        /// Its reason.
+        /// The close reason.
         reason: String,
     },
     /// TCP ended.

@@ -96,7 +96,7 @@ impl Example {
         writeln!(stdin, "{line}").expect("it reads");
     }
 
-    /// Closes its standard input, waits for its end and asserts that it succeeded.
+    /// Closes the standard input of the example, waits for its end and asserts that it succeeded.
     #[track_caller]
     fn expect_success(mut self) {
         drop(self.child.stdin.take());

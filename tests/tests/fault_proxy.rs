@@ -39,7 +39,7 @@ impl Line {
         Self { proxy, client, server }
     }
 
-    /// Closes it, and asserts that the proxy left no socket behind.
+    /// Closes the line, and asserts that the proxy left no socket behind.
     fn end(self) {
         // The port stays reserved until the sockets are counted, so that no socket of another test
         // is included.

@@ -518,7 +518,8 @@ fn list_of_metas(ours: &Presence) -> Metas {
     ours.list().map(|(key, entry)| (key.to_owned(), metas(&entry.metas))).collect()
 }
 
-/// The list that results from the changes alone, with keys by `first` and `last`.
+/// The list that results from the changes alone. `last` removes a key, and `first` must mark a new
+/// key.
 fn added_up(changes: &[PresenceChange]) -> Metas {
     let mut list = Metas::new();
     for change in changes {

@@ -45,7 +45,7 @@ impl Default for CompioRuntime {
     }
 }
 
-/// The clocks of the operating system. The only part that other threads use.
+/// The clocks of the operating system. Other threads use only this part of the adapter.
 #[derive(Clone, Debug)]
 pub struct CompioClock {
     origin: Instant,

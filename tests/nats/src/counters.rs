@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// The counters. All but `waiting` only grow.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Parcels that the broker confirmed.
+    /// Parcels (messages for the broker) that the broker confirmed.
     pub forwarded: AtomicU64,
     /// Parcels that are waiting for the broker.
     pub waiting: AtomicU64,

@@ -44,7 +44,7 @@ mod tests {
         assert_eq!(subject("jido.%2E%20").as_deref(), Some("jido.%2E%20"));
     }
 
-    /// A broker closes the connection for a longer one.
+    /// A broker would close the connection for a longer subject.
     #[test]
     fn oversized_subject_is_refused() {
         assert!(subject(&"x".repeat(BYTES_MAX)).is_some());

@@ -267,7 +267,7 @@ async fn events_survive_broker_restart() {
     stage.broadcast(0..10);
     assert_eq!(news(&mut events, 9).await, (0..10).collect::<Vec<_>>());
 
-    // Killed with messages on their way; more come while it is down.
+    // The broker is killed while messages are on their way, and more messages come while it is down.
     stage.broadcast(10..100);
     drop(first);
     stage.gate.close().await;
@@ -278,7 +278,7 @@ async fn events_survive_broker_restart() {
     let mut events = subscribe(&direct(port).await).await;
     stage.gate.open(port).await;
     let after = news(&mut events, 199).await;
-    // The first broker had the confirmed ones; nothing after them is missing.
+    // The first broker received the confirmed messages. No later message is missing.
     let expected: Vec<u64> = (after[0]..200).collect();
     assert_eq!(after, expected);
     assert!(after[0] <= 100, "{after:?}");

@@ -47,7 +47,8 @@ fn close_frame_survives_immediate_reset() {
             await_unread(stream);
             stream.write_all(CLOSE_1012).unwrap();
         });
-        // The stream is the thread's result, so it is dropped as soon as the frame is written.
+        // The handle would keep the stream open. Without it, the thread drops the stream as soon as
+        // the frame is written.
         drop(server);
         let config = Config::new(&format!("ws://{addr}/socket/websocket")).unwrap();
         let cause = cause_of_the_end(config).await;
@@ -75,9 +76,10 @@ fn tls_close_frame_survives_immediate_reset() {
     })
 }
 
-/// The code that the server sent determines which close rule applies. tungstenite alone would
-/// report 1002 for codes that it does not know, and nothing for a reason that is not UTF-8
-/// (snapview/tungstenite-rs#502). The frame comes with the upgrade or after it.
+/// The code that the server sent determines which close rule applies. tungstenite alone would report
+/// 1002 for codes that it does not know, and nothing for a reason that is not UTF-8
+/// (snapview/tungstenite-rs#502). The test sends the frame together with the answer to the upgrade,
+/// and after it.
 #[test]
 fn close_frame_is_reported_as_sent() {
     block_on(async {
@@ -162,7 +164,7 @@ async fn refusal(answer: String) -> Refusal {
     }
 }
 
-/// The refusal has the location; the message leaves out its query.
+/// The refusal contains the location of the redirect; the message omits the query of that location.
 #[test]
 fn redirect_is_not_followed() {
     block_on(async {

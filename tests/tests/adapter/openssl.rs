@@ -170,7 +170,8 @@ fn certificate_name_error_suggests_command() {
     })
 }
 
-/// The error for an expired or not yet valid certificate contains that date and the current time.
+/// The error for an expired or not yet valid certificate contains the end or the start of its validity,
+/// and the current time.
 #[test]
 fn certificate_validity_error_gives_dates() {
     block_on(async {
@@ -212,7 +213,7 @@ fn unknown_authority_error_lists_trusted_ones() {
         let (kind, message) = trusting(&Authority::named("other")).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
         assert!(message.contains("the client trusts the certificates in ca.pem"), "{message}");
-        // An authority that was created again under its old name.
+        // The client trusts an authority that was created again under its old name.
         let (kind, message) = trusting(&Authority::new()).await;
         assert_eq!(kind, TlsKind::UnknownIssuer);
         assert!(message.contains("the certificates in ca.pem include an authority"), "{message}");

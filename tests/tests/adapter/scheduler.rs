@@ -50,8 +50,8 @@ fn config(url: &str) -> Config {
     Config::new(url).expect("an address")
 }
 
-/// The connect timeout was lost in `futures::join!(consumer, driver)`, if the consumer had used up
-/// the task's budget: tokio's timer then returns `Pending` without registering the waker.
+/// If the consumer in `futures::join!(consumer, driver)` had used up the task's budget, the connect
+/// timeout was lost: tokio's timer then returns `Pending` without registering the waker.
 #[test]
 fn connect_timeout_survives_an_exhausted_budget() {
     block_on(async {

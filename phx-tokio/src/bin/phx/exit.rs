@@ -104,8 +104,8 @@ impl fmt::Display for Failed {
         else {
             return Ok(());
         };
-        // Line breaks are escaped: text of a server may contain them, and a script expects one
-        // line.
+        // Line breaks are replaced by spaces: text of a server may contain them, and a script
+        // expects one line.
         f.write_str(&line.replace(['\n', '\r'], " "))
     }
 }

@@ -1,5 +1,5 @@
-//! A rate limit for repeated reports: the first report of a kind is made at once. Later ones are
-//! held back, and once per period the last of them is made, with their number.
+//! A rate limit for repeated reports: the first report of a kind passes at once. Later reports are
+//! held back, and at the end of each period the last of them passes, with their number.
 
 use core::time::Duration;
 use std::collections::BTreeMap;
@@ -27,7 +27,7 @@ impl<T> Limit<T> {
         Self { period, kinds: BTreeMap::new() }
     }
 
-    /// Returns the report if it may be made now; otherwise holds it back.
+    /// Returns the report if it may pass now; otherwise holds it back.
     pub(crate) fn report(&mut self, now: Instant, kind: &str, report: T) -> Option<T> {
         let kind =
             if self.kinds.len() < KINDS_MAX || self.kinds.contains_key(kind) { kind } else { "" };
@@ -45,7 +45,7 @@ impl<T> Limit<T> {
     }
 
     /// Takes a held report whose period has ended, with the number of reports that it stands for.
-    /// If a kind had no reports in a period, its next report is made at once again.
+    /// If a kind had no reports in a period, its next report passes at once again.
     pub(crate) fn due(&mut self, now: Instant) -> Option<(u64, T)> {
         let period = self.period;
         let over = |kind: &Kind<T>| now.saturating_duration_since(kind.since) >= period;

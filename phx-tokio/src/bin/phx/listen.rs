@@ -115,7 +115,8 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         loop {
             tokio::select! {
                 biased;
-                // This future is polled first, so that every channel has ended before the count.
+                // This future is polled first, so that the channels are disconnected before the
+                // count, even if the timeout has expired.
                 () = &mut end => break,
                 request = stop.request() => {
                     if request == Request::AtOnce {

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-/// A stage of the shutdown. Each includes the earlier ones.
+/// A stage of the shutdown. Reaching a stage includes reaching the earlier ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stage {
     /// Print everything that arrives.

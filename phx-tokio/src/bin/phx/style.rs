@@ -21,7 +21,7 @@ pub(crate) enum Tone {
     Plain,
 }
 
-/// Whether one of the two outputs is coloured.
+/// Whether an output is coloured: standard output or standard error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Style {
     coloured: bool,

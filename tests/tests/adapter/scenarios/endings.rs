@@ -52,7 +52,8 @@ pub(in super::super) async fn transport_killed(stage: &mut Stage) {
 pub(in super::super) async fn kicked_by_id(stage: &mut Stage) {
     let id = stage.topic("user", "");
     let config = stage.config().param("user_id", id.as_str());
-    // By default the retry after such a code waits up to 2 s, because many clients get it at once.
+    // By default the client waits up to 2 s before it retries after such a code, because the server
+    // closes many clients at once.
     let config = config.close_rule(1000, CloseRule::Retry).close_rule(1001, CloseRule::Retry);
     let kicked = stage.connect_with(config).await.unwrap();
     let kicked = kicked.join(stage.topic("room", ""), json!({})).await.unwrap();
@@ -153,7 +154,7 @@ pub(in super::super) async fn idle_timeout(stage: &mut Stage) {
     let (silent, mut signals) = stage.start_watched(silent);
     silent.wait_connected().await.unwrap();
     // From now on the server receives nothing from one client and heartbeats from the other. The second
-    // answered heartbeat was sent later than `now`, even in whole milliseconds.
+    // heartbeat whose answer the test awaits is sent after `now`, in a later millisecond.
     let server = stage.server();
     let now = server.with(|_, now| now);
     until("a millisecond has passed", || server.with(|_, later| later) > now).await;

@@ -147,7 +147,8 @@ pub(in super::super) async fn random_faults(stage: &mut Stage) {
     proxy.reset();
     for room in &rooms {
         until("it is joined", || room.status() == ChannelStatus::Joined).await;
-        // The channel may still be on the connection before the reset, which loses the first push.
+        // The client may not have noticed the reset yet. Then the first push is lost with the old
+        // connection.
         let _ = room.push("echo", json!({})).await;
         echoes(room, json!({"works": "again"})).await;
     }

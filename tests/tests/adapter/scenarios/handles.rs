@@ -14,7 +14,8 @@ use crate::rt::phx::event::{ChannelEnd, JoinError, PushErrorKind};
 use crate::rt::phx::socket::Status;
 use crate::rt::phx::{ChannelEvent, JoinOptions, JoinParams, Payload};
 
-/// A topic is wanted before the server starts, and is joined then and after a restart.
+/// A topic that is wanted before the server starts is joined when the server has started, and again
+/// after a restart.
 pub(in super::super) async fn want_before_server_starts(stage: &mut Stage) {
     stage.server().kill().await;
     let (client, signals) = stage.start_watched(stage.config());

@@ -33,8 +33,8 @@ use crate::log::log;
 /// The maximum number of orders that run at a time.
 const OUTSTANDING_MAX: usize = 256;
 
-/// The longest line, in bytes. It can contain a binary payload of the default `max_push_bytes` as
-/// base64, and the rest of an order.
+/// The maximum length of a line, in bytes: enough for a binary payload of the default
+/// `max_push_bytes` as base64, and for the rest of an order.
 const LINE_MAX: usize = 16 << 20;
 
 /// The channels that orders joined, by connection and topic. They are kept because dropping the
@@ -263,8 +263,8 @@ fn not_joined(error: &JoinFailed) -> Why {
     }
 }
 
-/// The error of a push. Its word, as in the event types, allows the caller to decide whether to
-/// retry.
+/// Describes why a push failed. The word is the one that the event types use, so that a caller can
+/// decide whether to retry.
 fn not_pushed(error: PushFailed) -> Why {
     let reason = match &error {
         PushFailed::NotAccepted(PushError {

@@ -31,7 +31,7 @@ pub(super) fn line(output: &Output, event: &CloudEvent) -> Option<String> {
 
 fn words(style: Style, event: &CloudEvent) -> String {
     let text = |key: &str| event.data.get_str(key);
-    // `2026-08-22T12:00:00.000Z`
+    // The time of an event has the form `2026-08-22T12:00:00.000Z`.
     let time = event.time.get(11..19).map(|time| format!("{time}Z")).unwrap_or_default();
     let name = text("connection_name").unwrap_or(Cow::Borrowed("phx"));
     let message = text("event").filter(|_| text("state").is_none() && text("id").is_none());

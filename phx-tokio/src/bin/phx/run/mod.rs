@@ -46,7 +46,7 @@ use reports::Reports;
 const GAVE_UP: [&str; 2] =
     ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
 
-/// The timeout for writing the remaining events after the grace period.
+/// The timeout for writing the remaining events at the end of the grace period.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
 
 /// The options of `phx run`.

@@ -15,7 +15,8 @@ use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
 use serde_json::value::RawValue;
 
-/// The longest id, which the caller chooses and which is kept while its order runs.
+/// The maximum length of an id, in bytes. The caller chooses the id, and it is kept while the order
+/// runs.
 const ID_MAX: usize = 256;
 
 /// An order: a command with the id that its caller chose.
@@ -179,7 +180,7 @@ fn kind(value: &RawValue) -> &'static str {
         Some(b'"') if text(value).is_none() => "a string with an unpaired surrogate",
         Some(b'"') => "a string",
         Some(b'[') => "a list",
-        // One of its keys contains an invalid escape.
+        // A key of the object contains an invalid escape.
         Some(b'{') if serde_json::from_str::<Members<'_>>(value.get()).is_err() => {
             "an object whose keys have an unpaired surrogate"
         }

@@ -67,7 +67,7 @@ impl Reload {
             let (supervisor, next) = (self.supervisor.clone(), next.get(&name).cloned());
             steps.spawn(async move {
                 end(&supervisor, &name, grace).await;
-                // A changed connection.
+                // A changed connection is started again.
                 next.map_or(Ok(()), |next| supervisor.start_connection(name, next))
             });
         }

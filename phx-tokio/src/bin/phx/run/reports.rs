@@ -179,7 +179,7 @@ impl Printer {
             biased;
             sent = self.output.writer().send_for(line, stands_for) => match sent {
                 Ok(()) => return Ok(()),
-                // The run ends for that reason.
+                // The output is closed, and the run ends for that reason.
                 Err(_) => return Err(0),
             },
             () = reached(stages, Stage::Count) => {}
