@@ -22,8 +22,8 @@
 //! # }
 //! ```
 //!
-//! The client stays connected: after a lost connection, it reconnects with increasing delays and joins every
-//! channel again. A consumer receives `Interrupted` and then `Resumed`.
+//! The client stays connected: after a lost connection, it reconnects with increasing delays and
+//! joins every channel again. A consumer receives `Interrupted` and then `Resumed`.
 //!
 //! A program also needs `smol`, whose `block_on` runs it.
 //!
@@ -60,7 +60,7 @@
 //!   [test a service](manual::testing_your_client), to [log](manual::log_and_trace), to [shut down](manual::shut_down).
 //! * The examples in the repository are short and run without changes: `service` is a complete service; `chat`,
 //!   `typed`, `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one feature each.
-//!   `bench` compares the adapter with a bare WebSocket.
+//!   `bench` compares the adapter with a minimal client on a bare WebSocket.
 //!
 //! # Features
 //!

@@ -334,8 +334,8 @@ fn interrupt(child: &Child) {
     assert!(kill.success());
 }
 
-/// A session with a crashed channel and a killed connection. The recording has no secret, and a changed
-/// recording does not replay.
+/// A session with a crashed channel and a killed connection. The recording contains no secret, and a
+/// changed recording does not replay.
 #[cfg(unix)]
 #[test]
 fn recorded_session_is_replayed() {

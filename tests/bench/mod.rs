@@ -1,8 +1,8 @@
 //! The benchmark of both adapters, written once. `examples/bench.rs` of each of them includes it,
 //! with the runtime as `rt` and the adapter as `phx`.
 //!
-//! The client and the floor take turns in one process, so that other load on the machine affects both.
-//! The result is the median of the ratios of their CPU time.
+//! The client and the floor, a minimal client, take turns in one process, so that other load on the
+//! machine affects both. The result is the median of the ratios of their CPU time.
 
 mod floor;
 mod frames;

@@ -51,7 +51,7 @@ pub struct Run {
 ///
 /// # Errors
 ///
-/// The first difference between a frame that it sends and the recorded one.
+/// The first difference between a frame that the client sends and the recorded one.
 pub fn run(
     conversation: &Conversation,
     pushes: Pushes,

@@ -48,7 +48,7 @@ pub struct Reading {
     pub msg_ref: Value,
     /// The topic.
     pub topic: String,
-    /// The event; `phx_reply` of a binary reply.
+    /// The event; `phx_reply` for a binary reply.
     pub event: String,
     /// The payload. For a binary reply, its response.
     pub payload: Data,

@@ -1,8 +1,8 @@
 //! Tests of the client against every recording that a client of this library could have produced.
 //!
-//! Both directions are checked. After each command, the client must send the recorded frame: in
-//! JSON the payload must have the same bytes, in a binary frame all bytes must be the same, and
-//! refs are renamed in the order of their first use. After each server frame, its outputs must
+//! Both directions are checked. After each command, the client must send the recorded frame: in JSON
+//! the payload must have the same bytes, in a binary frame all bytes must be the same, and refs are
+//! renamed in the order of their first use. After each server frame, the outputs of the client must
 //! equal a prediction that independent code makes from the recording.
 
 use phx_proto::Ref;

@@ -72,8 +72,8 @@ fn command(message: &str) -> &str {
     message.split('`').nth(1).unwrap_or_else(|| panic!("no command: {message}"))
 }
 
-/// Common tutorials create the certificate of an authority, which is refused as that of a server
-/// (rustls/webpki#205). The error contains a command that creates a server's certificate.
+/// Common tutorials create the certificate of an authority. As the certificate of a server, it is
+/// refused (rustls/webpki#205). The error contains a command that creates a server's certificate.
 #[test]
 fn ca_certificate_error_suggests_command() {
     if !available("ca_certificate_error_suggests_command") {
@@ -170,8 +170,8 @@ fn certificate_name_error_suggests_command() {
     })
 }
 
-/// The error for an expired or not yet valid certificate contains the end or the start of its validity,
-/// and the current time.
+/// The error for an expired certificate contains the date of its expiry; the error for a certificate
+/// that is not valid yet contains its first valid date. Both contain the current time.
 #[test]
 fn certificate_validity_error_gives_dates() {
     block_on(async {

@@ -109,7 +109,7 @@ fn upgrade_leftover_comes_first() {
     });
 }
 
-/// If tungstenite received the leftover, it would use it as its read buffer, which would stay that small.
+/// If tungstenite received the leftover bytes, it would keep their small buffer as its read buffer.
 #[test]
 fn leftover_does_not_shrink_reads() {
     over_each(async |config| {

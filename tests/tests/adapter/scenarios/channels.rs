@@ -370,7 +370,7 @@ pub(in super::super) async fn large_payloads(stage: &mut Stage) {
     room.cast("big", json!({"bytes": 1 << 20})).await.unwrap();
     let big = next_json(&mut messages, "big").await;
     assert!(big["data"].as_str().is_some_and(|data| data.len() == 1 << 20));
-    // Several at the same time, with a small one between them.
+    // Several large payloads at the same time, with a small one between them.
     let (a, b, c) = futures_util::join!(
         ok(&room, "echo", Payload::binary(bytes.clone())),
         ok(&room, "ack", json!({})),

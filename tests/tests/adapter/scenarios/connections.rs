@@ -105,7 +105,8 @@ pub(in super::super) async fn auth_token(stage: &mut Stage) {
     let room = client.join(stage.topic("room", ""), json!({})).await.unwrap();
     let me = json_of(&ok(&room, "whoami", json!({})).await);
     if stage.target() == Target::Phoenix && me["auth_token"].is_null() {
-        // Phoenix 1.7 ignores it (wire/handshake_auth_token__1.7.24), which the client reports.
+        // Phoenix 1.7 ignores the token (wire/handshake_auth_token__1.7.24), which the client
+        // reports.
         let warned = |signal| matches!(signal, Signal::Warning(Warning::AuthTokenNotAcknowledged));
         signal(&mut signals, |signal| warned(signal).then_some(())).await;
     } else {

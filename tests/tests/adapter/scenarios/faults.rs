@@ -50,7 +50,7 @@ pub(in super::super) async fn half_open_and_stalled(stage: &mut Stage) {
     stage.proxy().treat_live(Way::Up, Manner::Stall);
     let large = Payload::binary(vec![7; 1 << 20]);
     for _ in 0..6 {
-        // The queue is bounded, so the last of them may be refused.
+        // The queue is bounded, so the last of these pushes may be refused.
         let push = room.cast_with("ack", large.clone(), PushOptions::cast().timeout(MS(50)));
         let _ = push.await;
     }
