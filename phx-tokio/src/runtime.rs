@@ -188,8 +188,8 @@ impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for TokioRuntime {
 pub struct TokioTimer {
     origin: Instant,
     at: Option<Instant>,
-    /// It is created on the first poll, because creating a `Sleep` outside a runtime panics. It is
-    /// kept after that, because it is reset often.
+    /// The `Sleep` is created on the first poll, because creating one outside a runtime panics. It
+    /// is kept after that, because it is reset often.
     sleep: Option<Pin<Box<Sleep>>>,
 }
 

@@ -286,7 +286,7 @@ fn handles_answer_after_runtime_ends() {
     drop((clients, messages));
 }
 
-/// The runtime ends at a random moment of dialling, upgrading, joining or receiving.
+/// The runtime ends at many different moments of dialling, upgrading, joining and receiving.
 #[test]
 fn runtime_end_leaves_no_task() {
     for round in 0..20 {
