@@ -34,7 +34,7 @@
 //! | --- | --- |
 //! | client | one connection to a server, with all its reconnects |
 //! | topic, channel | a topic is a name such as `room:lobby`; a channel is the conversation on a topic, from a join to its end |
-//! | handle | a `Client` or a `Channel` value in your program; the client leaves a topic when its last handle is dropped |
+//! | handle | a `Client` or a `Channel` value in your program; the client leaves a topic when the last `Channel` of it, and the last stream of its messages, are dropped |
 //! | wanted topic | a topic that the client joins on every connection: the program has a handle of it, or it is an auto-join |
 //! | push | an event that the program sends: a *call* waits for a reply, a *cast* does not |
 //! | message | an event that the server sends on a topic |
