@@ -30,7 +30,7 @@ const SOON: Duration = Duration::from_secs(2);
 pub(crate) struct Checks {
     /// Pushes without an outcome.
     pushes: BTreeMap<PushId, Accepted>,
-    topics: [Told; 2],
+    topics: [Seen; 2],
     /// The instances of this connection that a frame may refer to, by join_ref.
     instances: BTreeMap<u64, Instance>,
     /// The topic of each unanswered join, by join_ref.
@@ -432,8 +432,8 @@ impl Checks {
                 }
             }
             Signal::Left { outcome, .. } => {
-                assert!(core::mem::take(&mut told.leaving), "{signal:?}");
-                told.leave = None;
+                assert!(core::mem::take(&mut seen.leaving), "{signal:?}");
+                seen.leave = None;
                 // A leave that timed out is still written, and so is the leave of an earlier instance.
                 // So only an answered leave removes its instance.
                 if *outcome == LeaveOutcome::Acked {
