@@ -38,8 +38,8 @@ fn leave_resolves_with_the_server_answer() {
     }
 }
 
-/// Two parts of an application use one topic. Reported in supabase/supabase#12467 and
-/// phoenixframework/phoenix#3171.
+/// Two parts of an application use one topic: they share its join, and the last handle leaves it.
+/// Reported in supabase/supabase#12467 and phoenixframework/phoenix#3171.
 #[test]
 fn handles_share_a_join_until_last_leaves() {
     let mut bench = Bench::new(|config| config);
@@ -60,8 +60,8 @@ fn handles_share_a_join_until_last_leaves() {
     assert_eq!(bench.last_sent()[3], "phx_leave");
 }
 
-/// One owner has the state, every thread may send commands, and no callback runs in the middle of a
-/// change. Reported in davidstump/SwiftPhoenixClient#188 and dsrees/JavaPhoenixClient#22.
+/// Handles can be used from many threads. One owner has the state, and no callback runs in the middle
+/// of a change. Reported in davidstump/SwiftPhoenixClient#188 and dsrees/JavaPhoenixClient#22.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "threads are what this is about")]
 fn handles_work_from_many_threads() {
@@ -86,7 +86,7 @@ fn handles_work_from_many_threads() {
             })
         })
         .collect();
-    // The driver runs meanwhile.
+    // The driver runs while the other threads use their handles.
     for _ in 0..10_000_000 {
         bench.settle();
         if threads.iter().all(std::thread::JoinHandle::is_finished) {
@@ -103,7 +103,7 @@ fn handles_work_from_many_threads() {
     assert_eq!(room.status(), ChannelStatus::Joined);
 }
 
-/// A consumer that panics, or never reads, affects only itself.
+/// A consumer that panics, or that never reads, does not affect other consumers.
 #[test]
 fn failed_consumer_blocks_no_other_consumer() {
     let mut bench = Bench::new(|config| config);
@@ -120,13 +120,13 @@ fn failed_consumer_blocks_no_other_consumer() {
     assert!(matches!(next(&mut well), Some(ChannelEvent::Message(_))));
 }
 
-/// The documentation of each future states whether dropping it withdraws the request. Reported in
-/// phoenixframework/phoenix_live_view#1937 and phoenixframework/phoenix#3827.
+/// A dropped push is withdrawn, and a dropped leave continues, as the documentation of each future
+/// states. Reported in phoenixframework/phoenix_live_view#1937 and phoenixframework/phoenix#3827.
 #[test]
 fn dropped_push_withdraws_dropped_leave_continues() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
-    // Not written: never written.
+    // A push that was dropped before it was written is never written.
     bench.memory.world().blocked = true;
     {
         let mut push = pin!(room.push("withdrawn", json!({})));
@@ -137,7 +137,7 @@ fn dropped_push_withdraws_dropped_leave_continues() {
     bench.settle();
     assert_eq!(bench.last_sent()[3], "phx_join");
     assert_eq!(bench.client.stats().queued_pushes, 0);
-    // Written: the reply has no waiter.
+    // A push that was dropped after it was written has a reply without a waiter.
     {
         let mut push = pin!(room.push("forgotten", json!({})));
         assert!(poll(push.as_mut()).is_pending());
@@ -147,7 +147,7 @@ fn dropped_push_withdraws_dropped_leave_continues() {
     bench.reply("ok", json!({}));
     let stats = bench.client.stats();
     assert_eq!((stats.pushes_in_flight, stats.late_replies), (0, 1));
-    // The next push is not confused by it.
+    // That reply does not answer the next push.
     {
         let mut push = pin!(room.push("kept", json!({})));
         assert!(poll(push.as_mut()).is_pending());
@@ -155,7 +155,7 @@ fn dropped_push_withdraws_dropped_leave_continues() {
         bench.reply("ok", json!({"n": 1}));
         assert!(ready(push.as_mut()).expect("a reply").is_ok());
     }
-    // A leave whose future was dropped is still a leave.
+    // A leave whose future was dropped still leaves the channel.
     {
         let mut leave = pin!(room.leave());
         assert!(poll(leave.as_mut()).is_pending());
@@ -166,8 +166,8 @@ fn dropped_push_withdraws_dropped_leave_continues() {
     assert!(bench.client.channel("room:lobby").is_err());
 }
 
-/// Handles may be dropped after the driver, too. A drop is one command and waits for nothing.
-/// Reported in liveview-native/phoenix-channels-client#156.
+/// Handles may be dropped in any order, also after the driver. A drop is one command and waits for
+/// nothing. Reported in liveview-native/phoenix-channels-client#156.
 #[test]
 fn handles_may_be_dropped_in_any_order() {
     let mut bench = Bench::new(|config| config);

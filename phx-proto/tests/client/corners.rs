@@ -23,8 +23,8 @@ fn arrives(bench: &Bench, message: &Value) {
     bench.memory.world().to_client.push_back(Received::Frame(frame));
 }
 
-/// A busy connection still writes its pushes and heartbeats. Reported in firezone/firezone#12312
-/// and firezone/firezone#4484.
+/// A connection with a flood of messages still writes its pushes and heartbeats. Reported in
+/// firezone/firezone#12312 and firezone/firezone#4484.
 #[test]
 fn flood_of_messages_starves_no_writes() {
     let mut bench = Bench::new(|config| config);
@@ -41,13 +41,13 @@ fn flood_of_messages_starves_no_writes() {
         }
     }
     assert_eq!(bench.last_sent()[3], "heartbeat");
-    // A flood delays the clock by some polls, not for ever.
+    // A flood delays the handling of deadlines by some polls, but not forever.
     (0..20).for_each(|_| bench.advance(Duration::from_secs(1)));
     assert_eq!(bench.memory.world().dials, 2, "and a heartbeat without an answer still counts");
 }
 
-/// An answer that arrived while the executor was busy is not late. Reported in
-/// phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
+/// An answer that arrived while the executor was busy is read before deadlines are handled. Reported
+/// in phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]
 fn buffered_answer_is_read_before_deadlines() {
     for backlog in [0, 100] {
@@ -71,7 +71,8 @@ fn buffered_answer_is_read_before_deadlines() {
     }
 }
 
-/// Reported in supabase/supabase-flutter#536.
+/// If the join crashes until its deadline, the error contains the last rejection. Reported in
+/// supabase/supabase-flutter#536.
 #[test]
 fn join_deadline_reports_repeated_crashes() {
     let mut bench = Bench::new(|config| config);
@@ -106,7 +107,8 @@ fn unread_handle_causes_no_rejoin() {
     (0..20).for_each(|n| bench.server_sends(&message(n)));
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.memory.world().to_server.len(), 1, "one join");
-    // A reader that begins starts over from the server's present state, once.
+    // The first read after the overflow causes one rejoin, so that the reader starts from the
+    // server's present state.
     let mut messages = room.messages();
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.last_sent()[3], "phx_join");
@@ -172,7 +174,7 @@ fn join_params_may_own_another_handle() {
         bench.reply("ok", json!({}));
         let other = ready(join.as_mut()).expect("joined");
         drop(join);
-        // Replaced, then dropped with its channel: neither under the lock.
+        // The replaced function is dropped outside the lock, and with it the last handle of `room:a`.
         other.set_join_params(json!({})).expect("wanted");
         bench.settle();
         assert_eq!(bench.last_sent()[2], "room:a", "the last handle of it is gone");

@@ -19,7 +19,7 @@ fn token(text: &str) -> Provided {
     Provided::Use(Credentials::new().param("token", text))
 }
 
-/// A setup whose provider calls `answer` for each attempt, and keeps the attempts.
+/// A setup whose provider calls `answer` for each attempt and stores the attempts.
 fn setup(
     config: Config,
     answer: impl Fn(&ConnectAttempt) -> Result<Provided, CredentialsFailed> + Send + Sync + 'static,
@@ -43,9 +43,9 @@ fn refused(status: u16) -> Cause {
     Cause::Refused(Refusal::new(status, Vec::new(), ""))
 }
 
-/// The provider is awaited, and its answer replaces the earlier credentials as a whole. Reported in
-/// CuatroElixir/slipstream#48, dsrees/JavaPhoenixClient#82, phoenixframework/phoenix#3515,
-/// phoenixframework/phoenix#6285 and supabase/supabase-js#2596.
+/// The provider is awaited for every attempt, and its answer replaces the earlier credentials as a
+/// whole. Reported in CuatroElixir/slipstream#48, dsrees/JavaPhoenixClient#82,
+/// phoenixframework/phoenix#3515, phoenixframework/phoenix#6285 and supabase/supabase-js#2596.
 #[test]
 fn provider_is_asked_for_every_attempt() {
     let count = AtomicUsize::new(0);
@@ -68,8 +68,9 @@ fn provider_is_asked_for_every_attempt() {
     assert!(queries[2].contains("token=three"), "{queries:?}");
 }
 
-/// The provider can distinguish a refusal from a network that is down. A 401 is retried with new
-/// credentials. Reported in phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
+/// The provider receives the cause of the last failure, so it can distinguish a refusal from a
+/// network that is down. A 401 is retried with new credentials. Reported in
+/// phoenixframework/phoenix#4414 and phoenixframework/phoenix#2847.
 #[test]
 fn provider_sees_why_the_last_attempt_failed() {
     let mut asked = None;
@@ -116,7 +117,7 @@ fn unchanged_is_final_after_refusal() {
     }
 }
 
-/// After the provider gave up, nothing is dialled.
+/// After the provider has given up, the client does not dial.
 #[test]
 fn provider_giving_up_is_final() {
     let bench = Bench::new(|config| setup(config, |_| Ok(Provided::GiveUp("revoked".into()))).0);
@@ -125,7 +126,7 @@ fn provider_giving_up_is_final() {
     assert_eq!(bench.memory.world().dials, 0);
 }
 
-/// The next attempt asks the provider again.
+/// An error of the provider is a failed attempt, and the next attempt calls the provider again.
 #[test]
 fn provider_error_is_a_failed_attempt() {
     let count = AtomicUsize::new(0);
@@ -169,7 +170,8 @@ fn provider_panic_is_a_failed_attempt() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// One deadline covers the whole attempt. Reported in firezone/firezone#11591.
+/// The connect timeout covers the whole attempt, the provider included. Reported in
+/// firezone/firezone#11591.
 #[test]
 fn connect_timeout_covers_the_provider() {
     let mut bench = Bench::new(|config| {
@@ -183,7 +185,8 @@ fn connect_timeout_covers_the_provider() {
     assert_eq!(cause, Cause::ConnectTimeout);
 }
 
-/// Reported in phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
+/// A disconnect while the provider is pending closes the client, and nothing is dialled. Reported in
+/// phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
 #[test]
 fn disconnect_wins_over_pending_provider() {
     let mut bench = Bench::new(|config| {
@@ -215,8 +218,8 @@ fn refused_address_is_not_dialled() {
     assert_eq!(queries(&bench), Vec::<String>::new());
 }
 
-/// The provider is called for the attempts of a timer, of a wake-up and of `connect_now`. Reported
-/// in supabase/supabase-js#2613.
+/// The provider is called for the attempts after a timer, after a wake-up and after `connect_now`.
+/// Reported in supabase/supabase-js#2613.
 #[test]
 fn provider_is_asked_on_every_path() {
     type Dial = fn(&mut Bench);
@@ -274,8 +277,8 @@ fn provider_is_asked_on_every_path() {
     }
 }
 
-/// The server's reason reaches the application, in the core and through the driver. Reported in
-/// firezone/firezone#9289.
+/// The server's close reason reaches the application, both in the core and through the driver.
+/// Reported in firezone/firezone#9289.
 #[test]
 fn close_reason_is_reported() {
     let reason = "token expired, bye".to_owned();

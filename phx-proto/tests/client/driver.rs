@@ -39,7 +39,8 @@ fn refused_join_carries_server_response() {
     assert!(matches!(ready(join.as_mut()), Err(JoinFailed::Rejected(_))));
 }
 
-/// Reported in supabase-community/supabase-kt#255.
+/// A message stream shows the gap between messages before and after a reconnect. Reported in
+/// supabase-community/supabase-kt#255.
 #[test]
 fn gap_is_visible_between_messages() {
     let mut bench = Bench::new(|config| config);
@@ -61,8 +62,8 @@ fn gap_is_visible_between_messages() {
     assert!(poll(pin!(messages.next())).is_pending());
 }
 
-/// A join is cancel-safe. Reported in phoenixframework/phoenix_live_view#1937 and
-/// phoenixframework/phoenix#3827.
+/// A join that is dropped releases its interest in the topic. Reported in
+/// phoenixframework/phoenix_live_view#1937 and phoenixframework/phoenix#3827.
 #[test]
 fn dropped_join_releases_its_interest() {
     let mut bench = Bench::new(|config| config);
@@ -121,7 +122,7 @@ fn slow_consumer_sees_how_much_it_missed() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
 }
 
-/// If a transport refuses frames after a flush, the driver must not poll it in a loop.
+/// The driver must not poll a transport in a loop if it refuses frames after a flush.
 #[test]
 fn refusing_transport_is_not_polled_in_loop() {
     let mut bench = Bench::new(|config| config);
@@ -164,7 +165,7 @@ fn overflow_can_rejoin_the_channel() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
 }
 
-/// A handle that is detached ends. The other handles of the topic continue.
+/// A `leave` ends its handle and the clones of it. Other handles of the topic continue.
 #[test]
 fn detached_handle_ends_alone() {
     let mut bench = Bench::new(|config| config);
@@ -200,7 +201,7 @@ fn disconnect_ends_streams_but_not_driver() {
     assert!(matches!(client.status(), Status::Open));
 }
 
-/// The driver closes the connection, and then completes. Reported in
+/// When the last handle is dropped, the driver closes the connection and then completes. Reported in
 /// liveview-native/phoenix-channels-client#156.
 #[test]
 fn dropping_last_handle_completes_the_driver() {

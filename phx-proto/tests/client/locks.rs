@@ -1,5 +1,5 @@
-//! No code of the application runs under a lock: executors that own their wakers, owners of
-//! payloads and functions of join parameters may all call the client that they belong to.
+//! No code of the application runs under a lock. Executors that own their wakers, owners of payloads
+//! and functions of join parameters may all call their client.
 
 use core::future::Future;
 use core::pin::{Pin, pin};
@@ -56,7 +56,7 @@ impl Owner {
         (Payload::binary_shared(Bytes::from_owner(owner)), dropped)
     }
 
-    /// A message of the server in memory that the transport owns.
+    /// A message of the server, in memory that the transport owns.
     fn frame(client: &Client, message: &Value) -> Received {
         let bytes = message.to_string().into_bytes();
         let mut owner = Self::new(client);
@@ -82,7 +82,7 @@ impl Drop for Owner {
     }
 }
 
-/// An executor whose wakers own their tasks: the task is dropped with the last of them.
+/// An executor whose wakers own their tasks: a task is dropped with its last waker.
 impl Wake for Owner {
     fn wake(self: Arc<Self>) {
         let _ = self.client.status();
@@ -97,7 +97,7 @@ fn poll_with<F: Future + ?Sized>(future: Pin<&mut F>, waker: &Waker) -> Poll<F::
     future.poll(&mut Context::from_waker(waker))
 }
 
-/// Polls a future so that its waker is replaced, replaced by its equal, and dropped.
+/// Polls a future so that its waker is replaced by another, then by an equal one, and then dropped.
 fn replace_and_forget<F: Future>(client: &Client, future: F) {
     let mut future = Box::pin(future);
     assert!(poll_with(future.as_mut(), &owning(client)).is_pending());
@@ -111,7 +111,7 @@ fn replace_and_forget<F: Future>(client: &Client, future: F) {
     drop(future);
 }
 
-/// A bench whose channel is joined and whose server does not answer any more.
+/// A bench with a joined channel, whose server no longer answers.
 fn bench() -> (Bench, phx_proto::client::Channel) {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
@@ -169,7 +169,7 @@ fn wakers_are_not_dropped_under_a_lock() {
         ("signals", |bench, _| {
             let mut signals = bench.client.signals();
             replace_and_forget(&bench.client, async { signals.next().await });
-            // A parked message is dropped with the stream.
+            // A parked message is dropped with its stream.
             let waiting = poll_with(pin!(signals.next()), &owning(&bench.client));
             assert!(waiting.is_pending());
             drop(signals);
@@ -333,7 +333,7 @@ fn payload_owners_are_not_dropped_under_a_lock() {
     }));
 }
 
-/// Sends more messages than fit, in memory that the transport owns, over several batches.
+/// Sends more messages than the mailbox holds, in memory that the transport owns, in several batches.
 fn overflow(bench: &mut Bench, salt: u64) {
     for n in 0..40 {
         let message = json!([null, null, "room:lobby", "msg", {"n": n, "salt": salt}]);
@@ -343,7 +343,7 @@ fn overflow(bench: &mut Bench, salt: u64) {
     }
 }
 
-/// Tried with every policy of a mailbox, and with one whose reader starts over.
+/// The test runs with every policy of a mailbox, and with a mailbox whose reader starts over.
 #[test]
 fn mailbox_drops_messages_after_the_lock() {
     let policies = [
@@ -373,10 +373,10 @@ fn mailbox_drops_messages_after_the_lock() {
     }));
 }
 
-/// What a function of join parameters does to its client, the first time that it is called.
+/// A call that a function of join parameters makes to its client when it is first called.
 type Function = fn(&Client);
 
-/// A function that calls back once, and counts its calls.
+/// A function that makes that call once, and counts how often it is called.
 fn calling_back(client: &Client, function: Function) -> (JoinParams, Arc<Mutex<usize>>) {
     let (client, calls) = (client.clone(), Arc::new(Mutex::new(0)));
     let counted = Arc::clone(&calls);
@@ -402,7 +402,7 @@ fn joins_of(bench: &Bench, topic: &str) -> Vec<Value> {
 
 #[test]
 fn join_functions_may_call_their_client() {
-    // Whether the parameters are still wanted after it, and the status of the topic.
+    // Each case: whether the parameters are still wanted afterwards, and the status of the topic.
     let cases: &[(&str, Function, &[u64], ChannelStatus)] = &[
         ("looks", |client| drop((client.status(), client.stats())), &[1], ChannelStatus::Joining),
         (
@@ -454,8 +454,8 @@ fn join_functions_may_call_their_client() {
     }));
 }
 
-/// The consumer locks a mutex that the function locks too, and requests the status while it holds
-/// the mutex.
+/// A consumer locks a mutex that the function locks too, and reads the status while it holds the
+/// mutex.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock takes two threads")]
 fn join_functions_may_take_consumer_locks() {

@@ -18,8 +18,8 @@ fn number(event: Option<ChannelEvent>) -> u64 {
     message.payload().to_value().expect("JSON")["n"].as_u64().expect("a number")
 }
 
-/// The server's limit of channels has a type, and a handle that is dropped leaves its topic.
-/// Reported in supabase/realtime#843 and supabase/supabase#40902.
+/// The server's limit of channels is a typed error, and dropping a handle leaves its topic. Reported
+/// in supabase/realtime#843 and supabase/supabase#40902.
 #[test]
 fn channel_limit_is_typed() {
     let mut hand = Hand::open(config());
@@ -42,7 +42,7 @@ fn channel_limit_is_typed() {
     assert_eq!(bench.memory.world().to_server.len(), 400);
 }
 
-/// A bench with a mailbox of two messages and this policy, after five messages.
+/// A bench with a mailbox of two messages and this policy, after five messages have arrived.
 fn overflowed(policy: MailboxPolicy) -> (Bench, phx_proto::client::Messages) {
     let mut bench = Bench::new(|config| config.mailbox(2, 1 << 20).expect("not zero"));
     let client = bench.client.clone();
@@ -81,7 +81,7 @@ fn full_mailbox_can_end_its_stream() {
     }
     assert_eq!(rest.last(), Some(&ChannelEvent::Closed(StreamEnd::Overflow)), "{rest:?}");
     assert_eq!(next(&mut messages), None);
-    // Only this stream: the channel lives on.
+    // Only this stream has ended. The channel stays joined.
     bench.server_sends(&message(9));
     assert_eq!(number(next(&mut others)), 9);
 }
@@ -93,13 +93,13 @@ fn message_behind_join_ok_is_first() {
     let mut join = pin!(client.join("room:lobby", json!({})));
     assert!(poll(join.as_mut()).is_pending());
     bench.settle();
-    // Both are read before the application sees the ok.
+    // The driver reads both before the application receives the ok.
     bench.reply("ok", json!({}));
     bench.server_sends(&message(1));
     let room = ready(join.as_mut()).expect("joined");
     let mut messages = room.messages();
     assert_eq!(number(next(&mut messages)), 1);
-    // A later stream begins now.
+    // A later stream begins at its creation.
     let mut later = room.messages();
     bench.server_sends(&message(2));
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (2, 2));
@@ -124,7 +124,7 @@ fn push_only_handles_have_no_mailbox() {
     }
     assert_eq!(bench.client.stats().mailbox_drops, 0);
     drop(pushes);
-    // A stream of such a handle begins when it is asked for.
+    // A stream of a handle that only pushes begins at its creation.
     let mut later = handles[0].messages();
     bench.server_sends(&message(20));
     assert_eq!((number(next(&mut messages)), number(next(&mut later))), (20, 20));
@@ -156,7 +156,7 @@ fn client_pushes_without_a_handle() {
     let Err(PushFailed::NotAccepted(error)) = unwanted else { panic!("{unwanted:?}") };
     assert_eq!(error.kind, PushErrorKind::NotWanted);
 
-    // It does not hold the topic.
+    // The handle does not keep the topic.
     let mut waiting = Box::pin(client.push("room:lobby", "ask", json!({})));
     assert!(poll(waiting.as_mut()).is_pending());
     drop((room, waiting));

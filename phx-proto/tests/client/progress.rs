@@ -21,7 +21,7 @@ fn probing() -> Bench {
     bench
 }
 
-/// Adds bytes, in KiB, that the driver reads when it is polled next.
+/// Adds KiB of data that the driver reads when it is polled next.
 fn read(bench: &Bench, kib: u64) {
     bench.memory.world().unread += kib << 10;
 }
@@ -53,14 +53,14 @@ fn bytes_written_extend_heartbeat_deadline() {
     bench.memory.world().moved.written = 80 << 10;
     bench.client.probe().unwrap();
     bench.settle();
-    // Bytes that are written after the flush extend nothing.
+    // Bytes that are written after the flush do not extend the deadline.
     bench.memory.world().moved.written += 8 << 20;
     assert_eq!(dies_after(&mut bench), 10 + 10);
     drop(room);
 }
 
-/// The driver reports written bytes at least every 16 KiB, so the bytes that an answer proves are
-/// known with that accuracy, even if no answer was awaited for a long time.
+/// The driver reports written bytes at least every 16 KiB, even if no answer was awaited for a long
+/// time. So an answer proves the arrival of bytes with that accuracy.
 #[test]
 fn written_bytes_are_reported_before_next_frame() {
     let mut bench = Bench::new(|config| config);
@@ -83,7 +83,7 @@ fn bytes_behind_a_gap_extend_nothing() {
     let mut bench = probing();
     bench.advance(secs(2));
     read(&bench, 1_000);
-    // Stopped for 7 s, and found empty when it runs again.
+    // The driver was stopped for 7 s, and then finds no bytes.
     bench.advance(secs(7));
     assert_eq!(dies_after(&mut bench), 10 - 9);
 }
@@ -96,15 +96,15 @@ fn bytes_after_gap_count_from_empty_socket() {
     assert_eq!(dies_after(&mut bench), 10 - 7 + 20);
 }
 
-/// If the socket is never empty, the bytes that a buffer may have contained are ignored, and the
-/// others extend deadlines.
+/// If the socket is never empty, bytes up to the size of a buffer are ignored after a gap, because
+/// they may be old. Bytes beyond that extend deadlines.
 #[test]
 fn bytes_after_gap_count_beyond_full_buffer() {
     for (kib, bought) in [(8_000, 0), (8_192, 0), (8_192 + 50, 50)] {
         let mut bench = probing();
         bench.memory.world().flood = Some(json!([null, null, "room:z", "e", {}]));
         bench.advance(secs(7));
-        // In two reads: up to the bound, and beyond it.
+        // Two reads: one up to the bound, and one beyond it.
         read(&bench, kib.min(8_192));
         bench.settle();
         read(&bench, kib.saturating_sub(8_192));
@@ -114,7 +114,8 @@ fn bytes_after_gap_count_beyond_full_buffer() {
     }
 }
 
-/// An idle connection is not polled for a long time. That does not count as a stopped process.
+/// The driver of an idle connection is not polled for a long time. That does not count as a stopped
+/// process.
 #[test]
 fn quiet_connection_loses_no_evidence() {
     let mut bench = Bench::new(|config| config);
@@ -127,8 +128,8 @@ fn quiet_connection_loses_no_evidence() {
     drop(room);
 }
 
-/// After the process was stopped, or its runtime was blocked, the answer is in the buffer, and is
-/// read before any deadline expires.
+/// After the process was stopped, or its runtime was blocked, the answer is in the buffer. It is read
+/// before any deadline is handled.
 #[test]
 fn stopped_process_reads_before_it_expires() {
     for stopped in [4, 7, 60, 3_600] {

@@ -13,8 +13,8 @@ fn dial_failure() -> Cause {
     Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
-/// For every attempt the runtime gets the host name, not an address from an earlier attempt, so the
-/// name is resolved again. Reported in firezone/firezone#7289 and firezone/firezone#10853.
+/// For every attempt, the runtime gets the host name and not an address from an earlier attempt, so
+/// it resolves the name again. Reported in firezone/firezone#7289 and firezone/firezone#10853.
 #[test]
 fn attempt_gets_the_host_name() {
     let mut bench = Bench::new(|config| config);
@@ -50,13 +50,13 @@ fn join_waits_through_disconnects() {
 #[test]
 fn wall_clock_jump_is_a_wake() {
     for (jump, wakes) in [(secs(1), false), (secs(3), true)] {
-        // Open: the peer is probed at once.
+        // With an open connection, the peer is probed at once.
         let mut bench = Bench::new(|config| config);
         let _room = bench.joined("room:lobby");
         bench.memory.world().slept += jump;
         bench.settle();
         assert_eq!(bench.last_sent()[3] == "heartbeat", wakes, "{jump:?}");
-        // Waiting: the wait is over.
+        // While the client waits for its next attempt, the wait ends.
         let steps = Backoff::steps_msec(&[60_000]).unwrap();
         let mut bench = Bench::new(|config| config.reconnect_after(steps));
         bench.memory.world().failures.push_back(dial_failure());

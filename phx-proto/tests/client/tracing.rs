@@ -10,8 +10,8 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// Keeps every event as a line, and calls the client, as a subscriber does that sends its log over
-/// the same connection.
+/// A subscriber that stores every event as a line. It also calls the client, like a subscriber that
+/// sends its log over the same connection.
 #[derive(Clone, Default)]
 struct Lines {
     lines: Arc<Mutex<Vec<(Level, String)>>>,
@@ -76,7 +76,7 @@ impl Subscriber for Lines {
     }
 }
 
-/// A subscriber runs on every clone and drop of a span.
+/// A subscriber runs on every clone and drop of a span, so neither may happen under a lock.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
 fn spans_are_not_touched_under_a_lock() {
@@ -88,7 +88,7 @@ fn spans_are_not_touched_under_a_lock() {
         let mut bench = span.in_scope(|| Bench::new(|config| config));
         *subscriber.client.lock().expect("no panic") = Some(bench.client.clone());
         let _room = bench.joined("room:lobby");
-        // The clock is the runtime's; that of a simulation may have any origin.
+        // The clock is code of the runtime, so it may call the client too.
         bench.memory.world().clock_calls = Some(bench.client.clone());
         for _ in 0..2 {
             bench.server_sends(&json!("not the protocol"));
@@ -176,7 +176,7 @@ fn events_name_their_connection_and_its_end() {
     drop(unnamed);
 }
 
-/// For invalid frames there is one line a minute for each kind, with a count of all such frames.
+/// Invalid frames of one kind cause at most one line per minute, with a count of all such frames.
 #[test]
 fn bad_frames_are_traced_by_kind() {
     let subscriber = Lines::default();

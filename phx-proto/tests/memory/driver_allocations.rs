@@ -1,5 +1,5 @@
-//! A received message is not allocated between the transport and the consumer, when the queues in
-//! between have their capacity. A hostile message has a bounded cost for a supervised connection.
+//! Between the transport and the consumer, a received message causes no allocation once the queues
+//! have their capacity. The cost of a hostile message to a supervised connection is bounded.
 
 use core::future::Future;
 use core::pin::pin;
@@ -32,7 +32,7 @@ fn message_reaches_consumer_without_allocation() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined("room:lobby");
     let mut messages = room.messages();
-    // Bytes that are shared, as those that tungstenite splits off its buffer.
+    // Shared bytes, like the slices that tungstenite splits off its buffer.
     let frame = Bytes::from(br#"[null,null,"room:lobby","msg",{"n":1}]"#.to_vec());
     let mut batch = || {
         for _ in 0..BATCH {
@@ -47,8 +47,8 @@ fn message_reaches_consumer_without_allocation() {
     };
     batch(); // the queues get their capacity
     let counts: Vec<u64> = (0..8).map(|_| batch()).collect();
-    // The capacity for a batch is released when nothing more comes: it grows again in a few steps,
-    // however many messages there are.
+    // The capacity for a batch is released when no more messages come. It grows again in a few steps,
+    // whatever the number of messages.
     assert!(counts.iter().all(|count| *count <= 8), "{counts:?} for {BATCH} messages each");
 }
 
@@ -66,7 +66,7 @@ fn message(event: &str, payload: &str) -> Frame {
     Frame::from(format!(r#"[null,null,"room:a","{event}",{payload}]"#))
 }
 
-/// Messages of some MiB that would be much larger in another form.
+/// Messages of some MiB whose other forms, such as a parsed tree, would be much larger.
 fn hostile() -> Vec<(&'static str, Frame)> {
     const SIZE: usize = 2 << 20;
     let filled = |text: &str| text.repeat(SIZE / text.len());
@@ -109,14 +109,14 @@ fn hostile_message_costs_little() {
         let len = frame.len() as u64;
         let mut others = subscribe(supervisor.bus(), "jido.protocol.phoenix.b.**");
         let ignored = allocation_counter::measure(|| fleet.sends("a", frame.clone()));
-        // An event of escapes is unescaped to be compared with others.
+        // An event that consists of escapes is unescaped so that it can be compared with others.
         let event = if shape.contains("event") { len } else { 0 };
         assert!(ignored.bytes_max < 16_384 + event, "{shape}: {ignored:?} without a subscriber");
         assert!(take(&mut others).is_none());
 
         let mut events = subscribe(supervisor.bus(), "**");
         let routed = allocation_counter::measure(|| fleet.sends("a", frame.clone()));
-        // The frame itself is the third.
+        // The frame itself is a third copy.
         assert!(routed.bytes_max <= 2 * len, "{shape}: {routed:?} of {len}");
         let kept = u64::try_from(routed.bytes_current).expect("an event is kept");
         assert!(kept < len + 16_384, "{shape}: {kept} of {len}");

@@ -1,4 +1,5 @@
-//! Memory: each bound against what the allocator counts, allocations per message, sizes of types.
+//! Memory: each bound and the bytes that the allocator counts, allocations per message, and sizes of
+//! types.
 
 mod bounds;
 mod driver_allocations;

@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use phx_proto::wire::{Codec, V2};
 use phx_proto::{Action, Frame, Signal};
 
-/// Bytes as tungstenite hands them over: split off a read buffer.
+/// Bytes as tungstenite returns them: split off a read buffer.
 fn received(bytes: &[u8]) -> Bytes {
     let mut buffer = BytesMut::with_capacity(bytes.len() + 1);
     buffer.put_slice(bytes);

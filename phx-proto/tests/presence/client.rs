@@ -112,7 +112,7 @@ fn list_that_missed_messages_rejoins() {
     }
     assert_eq!(events(&mut presence), ["out of sync, 5 dropped", "interrupted"]);
     assert!(!presence.is_synced());
-    // What still comes from the old instance does not count.
+    // Messages of the old instance are ignored.
     joins(&mut bench, "old", "o1");
     bench.advance(Duration::from_secs(1));
     assert_eq!(bench.last_sent()[3], "phx_join");
@@ -181,6 +181,7 @@ fn resync_gap_is_visible_to_other_readers() {
     assert_eq!(event, Some(interrupted));
 }
 
+/// A list that is created during an interruption is empty until the state arrives after the rejoin.
 /// Protocol: PRES-9.
 #[test]
 fn list_made_during_gap_awaits_state() {
@@ -210,7 +211,7 @@ fn stream_after_join_begins_with_the_state() {
     assert!(poll(join.as_mut()).is_pending());
     bench.settle();
     bench.reply("ok", json!({}));
-    // All of it is there before the task that waits for the join goes on.
+    // All messages have arrived before the task that waits for the join continues.
     joins(&mut bench, "me", "m1");
     let users = (0..5_000).map(|at| (format!("user{at}"), metas(&format!("u{at}"))));
     state(&mut bench, &Value::Object(users.collect()));
@@ -222,8 +223,8 @@ fn stream_after_join_begins_with_the_state() {
     assert_eq!(joins_sent(&bench), 1);
 }
 
-/// The memory of the logs is bounded for each channel. If the bound was exceeded, a new stream
-/// causes a rejoin.
+/// The memory of the log of each channel is bounded. If the bound was exceeded, a new stream causes
+/// one rejoin.
 #[test]
 fn log_over_its_bound_costs_one_rejoin() {
     for (users, rejoins) in [(900, 0), (1_100, 1)] {
@@ -238,7 +239,7 @@ fn log_over_its_bound_costs_one_rejoin() {
     }
 }
 
-/// The logs of many channels are bounded together: the latest ones stay.
+/// The logs of many channels share one bound, and the latest logs stay.
 #[test]
 fn logs_of_many_channels_are_bounded_together() {
     let mut bench = Bench::new(|config| config);
@@ -252,7 +253,7 @@ fn logs_of_many_channels_are_bounded_together() {
             room
         })
         .collect();
-    // The tenth passed the bound of 8 MiB; it was kept, and those after it.
+    // The tenth log exceeded the bound of 8 MiB. It and the logs after it were kept.
     let mut presences = Vec::new();
     for (at, room) in rooms.iter().enumerate().rev() {
         let before = joins_sent(&bench);
@@ -289,7 +290,7 @@ fn log_of_left_channel_is_freed() {
         let room = bench.joined(&topic);
         send_state(&mut bench, &topic);
         if at % 3 == 0 {
-            // The logs end with the connection, which had been open for long.
+            // The logs are dropped with the connection, which was open for a long time.
             bench.advance(Duration::from_secs(11));
             bench.cut();
             bench.advance(Duration::from_secs(3));
@@ -312,7 +313,7 @@ fn log_of_left_channel_is_freed() {
     assert_eq!(ready(pin!(presence.synced())), Ok(()));
 }
 
-/// A list over its bound ends its stream, and its mailbox with it.
+/// A list that exceeds its bound ends its stream and the stream's mailbox.
 #[test]
 fn list_over_bound_ends_the_stream() {
     let (mut bench, room) = lobby(|config| config);

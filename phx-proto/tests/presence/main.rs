@@ -1,4 +1,4 @@
-//! Presence: the merged state, and the client that keeps it up to date.
+//! Presence: the merged state, and the client that keeps the state up to date.
 
 #[cfg(feature = "driver")]
 mod client;

@@ -1,4 +1,4 @@
-//! Presence as a value: the list, the changes, and the diffs that are held back.
+//! Presence as a value: the list, its changes, and diffs that are held back until the state arrives.
 
 use phx_proto::Frame;
 use phx_proto::presence::{PresenceChange, PresenceError};
@@ -6,7 +6,7 @@ use phx_proto::wire::{Body, Codec, V2};
 use phx_proto::{Payload, Presence};
 use serde_json::{Value, json};
 
-/// `f1` under `ann`, without further members.
+/// Metas with these values of `phx_ref` and no further members.
 fn metas(refs: &[&str]) -> Value {
     let metas: Vec<Value> = refs.iter().map(|phx_ref| json!({ "phx_ref": phx_ref })).collect();
     json!({ "metas": metas })
@@ -52,8 +52,9 @@ fn listed(presence: &Presence) -> Vec<String> {
         .collect()
 }
 
-/// The diff is applied to the state: it is neither lost nor taken for the whole list. Reported in
-/// phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
+/// A diff before the state is applied to the state when that arrives. It is not lost, and is not
+/// mistaken for the whole list. Reported in phoenixframework/phoenix#2255 and
+/// phoenixframework/phoenix#3475.
 /// Protocol: PRES-1, PRES-2, PRES-4.
 #[test]
 fn diff_before_state_is_held_back() {
@@ -67,7 +68,8 @@ fn diff_before_state_is_held_back() {
     assert!(presence.is_synced());
 }
 
-/// The state already contains what the diff before it adds (`wire/presence_state_and_own_diff`).
+/// The state already contains the meta that the earlier diff adds
+/// (`wire/presence_state_and_own_diff`).
 /// Protocol: PRES-3.
 #[test]
 fn repeated_meta_is_listed_once() {
@@ -93,8 +95,8 @@ fn resync_reports_joins_and_leaves() {
     assert_eq!(listed(&presence), ["ann a2 a3", "cy c1"]);
 }
 
-/// An update is not a leave and a join (`wire/presence_update`). Reported in
-/// phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
+/// An update is reported as one change, and not as a leave and a join (`wire/presence_update`).
+/// Reported in phoenixframework/phoenix#2255 and phoenixframework/phoenix#3475.
 /// Protocol: PRES-5, PRES-6.
 #[test]
 fn update_is_one_change() {
@@ -153,6 +155,7 @@ fn update_keeps_first_and_last() {
     assert!(presence.is_empty());
 }
 
+/// A diff with a leave of a key that is not in the list changes nothing.
 /// Protocol: PRES-3.
 #[test]
 fn leave_of_absent_key_is_ignored() {
@@ -161,7 +164,7 @@ fn leave_of_absent_key_is_ignored() {
     assert!(diff(&mut presence, json!({}), json!({"ann": metas(&["a1"])})).is_empty());
 }
 
-/// 256 diffs are held back; then the channel must be joined again.
+/// At most 256 diffs are held back. After that, the channel must be joined again.
 #[test]
 fn too_many_held_diffs_are_an_error() {
     let mut presence: Presence = Presence::new();
@@ -170,7 +173,7 @@ fn too_many_held_diffs_are_an_error() {
         assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
     }
     assert_eq!(presence.sync_diff(&payload), Err(PresenceError::OutOfSync));
-    // The error is returned once; neither the state of the old join nor its diffs count any more.
+    // The error is returned once. The state of the old join and its diffs are discarded.
     assert_eq!(presence.sync_diff(&payload), Ok(Vec::new()));
     assert!(state(&mut presence, json!({"bob": metas(&["b1"])})).is_empty());
     assert!(presence.is_empty() && !presence.is_synced());
@@ -178,7 +181,7 @@ fn too_many_held_diffs_are_an_error() {
     assert_eq!(state(&mut presence, json!({"bob": metas(&["b1"])})), ["+bob b1 first"]);
 }
 
-/// A malformed presence message is an error.
+/// A malformed presence message is an error and changes nothing.
 #[test]
 fn malformed_message_changes_nothing() {
     let mut presence = Presence::<Value>::new();
@@ -195,7 +198,8 @@ fn malformed_message_changes_nothing() {
     assert!(presence.is_synced());
 }
 
-/// Metas have the application's type, and entries keep what `fetch` added on the server.
+/// Metas have the type that the application chooses, and entries keep the members that `fetch` added
+/// on the server.
 /// Protocol: PRES-11.
 #[test]
 fn metas_are_typed_and_entries_complete() {
@@ -217,7 +221,7 @@ fn metas_are_typed_and_entries_complete() {
     assert!(error.to_string().contains("name"), "{error}");
 }
 
-/// The list can be built from the changes, even if one diff contains a meta and its successor.
+/// One diff may contain a meta and its successor. The list can still be built from the changes.
 #[test]
 fn replaced_new_meta_is_join_and_leave() {
     let mut presence = Presence::new();
@@ -270,7 +274,7 @@ fn meta_numbers_stay_numbers() {
     }
 }
 
-/// Exceeding the bound frees the list, and with a larger bound the same state is accepted.
+/// A list that exceeds its bound is freed, and the same state is accepted under a larger bound.
 #[test]
 fn list_over_bound_is_a_typed_error() {
     let users = |count: usize| {
@@ -288,7 +292,7 @@ fn list_over_bound_is_a_typed_error() {
     }
     assert_eq!(presence.sync_state(&users(20)).map(|changes| changes.len()), Ok(20));
 
-    // One diff after another, by what the list holds in the end.
+    // Diffs are applied one after another, and the final list is compared with the bound.
     let mut added = 0;
     let ended = loop {
         let joins = json!({ format!("more{added}"): metas(&["m"]) });
@@ -317,7 +321,8 @@ fn list_with_churn_stays_within_bound() {
     assert_eq!(listed(&presence), ["ann a r1999"]);
 }
 
-/// Diffs that are held back count by the memory that they take, which is many times their text.
+/// Diffs that are held back count with the memory that they take, which is many times the length of
+/// their text.
 #[test]
 fn held_diffs_count_their_memory() {
     let empty = vec![json!({"": 0}); 4_000];
@@ -334,7 +339,7 @@ fn held_diffs_count_their_memory() {
 /// A key and a meta of it.
 type Shape = fn(usize) -> (String, Value);
 
-/// Metas that are small as text, or large in one place.
+/// Metas that have a short text, or are large in one place.
 const HOSTILE: [(&str, Shape); 7] = [
     ("small", |at| (at.to_string(), json!({"phx_ref": at.to_string(), "n": 1}))),
     ("one key", |at| ("all".to_owned(), json!({"phx_ref": at.to_string()}))),
@@ -348,7 +353,7 @@ const HOSTILE: [(&str, Shape); 7] = [
     ("long ref", |at| ("all".to_owned(), json!({"phx_ref": at.to_string() + &"r".repeat(5_000)}))),
 ];
 
-/// The memory of a list stays within its bound, for lists of every shape.
+/// For lists of every shape, the memory of a list stays within its bound.
 #[test]
 fn list_memory_stays_within_bound() {
     const MAX: usize = 256 << 10;
@@ -369,7 +374,8 @@ fn list_memory_stays_within_bound() {
         });
         let held = usize::try_from(held.bytes_current).expect("a list");
         assert!(held <= MAX + MAX / 4, "{name}: {held} bytes");
-        // Maps are counted as what they may take, which depends on the features of serde_json.
+        // Maps are counted with their largest possible size, which depends on the features of
+        // serde_json.
         assert!(held >= MAX / 6, "{name}: {held} bytes");
     }
 }
@@ -393,7 +399,7 @@ fn message_above_bound_is_not_parsed() {
     assert!(held.bytes_max < 10_000, "{} bytes for {}", held.bytes_max, hostile.len());
 }
 
-/// Of repeated keys the last one counts, in every order of the keys.
+/// If a key occurs several times, the last value counts, in every order of the keys.
 #[test]
 fn last_of_repeated_key_counts() {
     let mut presence = Presence::<Value>::new();
@@ -419,7 +425,8 @@ fn received(text: &str) -> Payload {
     }
 }
 
-/// Each update has the key, so that a long key with many metas would become many times its message.
+/// Each update contains the key, so a long key with many metas would take many times the size of its
+/// message.
 #[test]
 fn updates_under_long_key_are_bounded() {
     let entry = |generation: usize| {

@@ -1,8 +1,8 @@
 //! The diagrams of the two machines are compared with their behaviour.
 //!
-//! Random operations (those of `random.rs`) run, and after every call and every poll the
-//! status of the connection and of each topic is observed. Each change that is observed must be in
-//! the diagram at the top of the machine's file, and each one of the diagram must be observed.
+//! Random operations, those of `random.rs`, run. After every call and every poll, the test observes
+//! the status of the connection and of each topic. Each observed change must be in the diagram at the
+//! top of the machine's file, and each change in the diagram must be observed.
 
 #![allow(clippy::disallowed_methods, reason = "the tests may read files, the core may not")]
 
@@ -18,12 +18,12 @@ use phx_proto::{ChannelStatus, Config, Socket, Status, Time};
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 
-/// A change of state, from and to.
+/// A change of state: the state before and the state after.
 type Transition = (String, String);
 
 /// One of the two machines.
 struct Machine {
-    /// Its file, with its diagram and the enum of its states.
+    /// The source file with the machine's diagram and the enum of its states.
     source: &'static str,
     states: &'static str,
 }
@@ -39,8 +39,9 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The diagram at the top of a source file, `//!   From → To   why`, where an arrow without a state
-/// before it starts from the last one: its initial state and its transitions.
+/// Reads the diagram at the top of a source file: the initial state and the transitions. A line has
+/// the form `//!   From → To   why`. If no state is written before an arrow, the arrow starts from
+/// the last state above it.
 fn drawn(source: &str) -> (String, BTreeSet<Transition>) {
     let mut initial = None;
     let mut from = String::new();
@@ -83,7 +84,7 @@ fn state(status: &impl Debug) -> String {
     first_word(&format!("{status:?}")).to_owned()
 }
 
-/// How many topics [`strategy`] names.
+/// The number of topics that [`strategy`] uses.
 const TOPICS: u8 = 6;
 
 /// Observes a socket, and records each change of its states.
@@ -116,7 +117,7 @@ impl Watch {
         }
     }
 
-    /// A run, observed after every call and every poll.
+    /// Carries out a run, and observes the socket after every call and every poll.
     fn run(&mut self, setup: Setup, steps: Vec<Step>) {
         let mut world = World::new(setup);
         self.begin(&world.socket);
@@ -140,7 +141,7 @@ impl Watch {
     }
 }
 
-/// Enough runs that rare transitions occur too.
+/// Carries out enough runs that rare transitions occur too.
 fn watched() -> Watch {
     let mut watch = Watch::default();
     let mut runner = TestRunner::deterministic();
@@ -148,7 +149,7 @@ fn watched() -> Watch {
     for nth in 0..cases(1_200, regressions!("diagrams")).cases {
         let (mut setup, steps) = strategy.new_tree(&mut runner).expect("a run").current();
         if nth % 4 == 0 {
-            // Giving up is rare otherwise.
+            // Without this, the client rarely gives up.
             setup.max_retries = Some(nth / 4 % 2);
         }
         watch.run(setup, steps);
@@ -168,7 +169,7 @@ fn assert_drawn(machine: &Machine, seen: &BTreeSet<Transition>) {
     assert_eq!(states, machine.states(), "{place}: the states are those of the enum");
 }
 
-/// Every transition that occurs is drawn, and every one that is drawn occurs.
+/// Every transition that occurs is in the diagram, and every transition in the diagram occurs.
 #[test]
 fn diagrams_draw_exactly_what_happens() {
     let watch = watched();

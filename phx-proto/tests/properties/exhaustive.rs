@@ -1,19 +1,18 @@
 //! Every short sequence of operations in tiny worlds with two topics.
 //!
 //! A property test samples; this search is complete. Each world has an alphabet of at least twelve
-//! operations, and all words of up to `DEPTH` letters are carried out, with every checker of
-//! `ops/checkers` after every letter. From every state on the way, except those at full depth, the
-//! faults are also stopped: then every wanted topic must be joined and every push must get its
-//! outcome.
+//! operations, the letters. All words of up to `DEPTH` letters are carried out, and every checker of
+//! `ops/checkers` runs after every letter. From every state that is not at full depth, a second run
+//! stops the faults: then every wanted topic must be joined and every push must get its outcome.
 //!
-//! Words with the same beginning share it: the search goes depth first and clones the world at
-//! each letter. Two words that lead to the same state share what follows: a state whose future was
-//! seen to at least the remaining depth is not entered again. Same means the same
-//! [fingerprint](crate::ops::world::World::fingerprint): every field of socket, checkers, server and
-//! clock, so the shared future is exactly that of either, and no word is lost.
-//!
-//! `PHX_DEPTH=8 cargo test -p phx-proto --test properties exhaustive` looks further. A failure prints the word
-//! and the command that carries out that word alone.
+//! Words with the same beginning share that part of the search, which goes depth first and clones the
+//! world at each letter. Words that lead to the same state share the rest: a state is not entered
+//! again if its future was already searched to at least the remaining depth. Two states are the same
+//! if their [fingerprints](crate::ops::world::World::fingerprint) are equal. A fingerprint covers
+//! every field of socket, checkers, server and clock, so equal states have equal futures, and no word
+//! is lost.
+//! `PHX_DEPTH=8 cargo test -p phx-proto --test properties exhaustive` searches deeper. A failure
+//! prints the word and the command that carries out that word alone.
 
 #![allow(clippy::disallowed_types, reason = "the tests may hash, the core may not")]
 
@@ -24,10 +23,10 @@ use crate::ops::settle::Peace;
 use crate::ops::world::World;
 use crate::ops::{Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Start, Step};
 
-/// How long the words are, without `PHX_DEPTH`.
+/// The length of the words, unless `PHX_DEPTH` is set.
 const DEPTH: u32 = 6;
 
-/// More than the longest possible wait.
+/// A time that is longer than any wait.
 const LONG: Duration = Duration::from_secs(5 * 3_600);
 
 /// A setup, and the operations that are carried out in it.
@@ -35,9 +34,9 @@ struct Tiny {
     name: &'static str,
     setup: Setup,
     alphabet: &'static [Op],
-    /// How much longer the words are, where there are few states.
+    /// How many more letters the words have, in worlds with few states.
     deeper: u32,
-    /// Fewer states than this at `DEPTH` mean that the search is broken.
+    /// The minimum number of states at `DEPTH`. Fewer mean that the search is broken.
     states_min: usize,
 }
 
@@ -73,7 +72,7 @@ const fn server_message(topic: u8, what: ServerMessage, named: Named) -> Op {
     Op::ServerMessage { topic, what, named }
 }
 
-/// From the start: connecting, joining, and the deadlines of both.
+/// Begins at the start: connecting, joining, and the deadlines of both.
 const FROM_IDLE: Tiny = Tiny {
     name: "idle",
     setup: Setup { join_concurrency: 1, ..SETUP },
@@ -97,7 +96,7 @@ const FROM_IDLE: Tiny = Tiny {
     states_min: 10_000,
 };
 
-/// From two joined channels: what interrupts them.
+/// Begins with two joined channels, and contains the operations that interrupt them.
 const FROM_JOINED: Tiny = Tiny {
     name: "joined",
     setup: Setup { start: Start::Joined, ..SETUP },
@@ -120,8 +119,8 @@ const FROM_JOINED: Tiny = Tiny {
     states_min: 90_000,
 };
 
-/// From an open connection in vsn 1, where frames name no instance: late frames, and frames of the
-/// instance before.
+/// Begins with an open connection in vsn 1, where frames name no instance. Contains late frames, and
+/// frames of the previous instance.
 const FROM_OPEN: Tiny = Tiny {
     name: "open",
     setup: Setup { start: Start::Open, vsn_1: true, heartbeats: false, ..SETUP },
@@ -146,7 +145,7 @@ const FROM_OPEN: Tiny = Tiny {
     states_min: 50_000,
 };
 
-/// From the start, without channels: the ends of attempts and connections, and the retries.
+/// Begins at the start, without channels: the ends of attempts and connections, and the retries.
 const FROM_FAILING: Tiny = Tiny {
     name: "failing",
     setup: Setup { heartbeats: false, credentials_refreshed: true, ..SETUP },
@@ -169,8 +168,8 @@ const FROM_FAILING: Tiny = Tiny {
     states_min: 9_000,
 };
 
-/// From two joined channels with one call in flight at most: pushes that wait for it, wait behind it,
-/// or do not wait.
+/// Begins with two joined channels and allows one call in flight. Pushes wait for that call, wait
+/// behind a waiting call, or do not wait.
 const FROM_FULL: Tiny = Tiny {
     name: "full",
     setup: Setup { start: Start::Joined, pushes_in_flight_max: 1, heartbeats: false, ..SETUP },
@@ -209,14 +208,15 @@ const SETUP: Setup = Setup {
     start: Start::Idle,
 };
 
-/// A search, and what it has seen.
+/// A search, and the states that it has seen.
 struct Search {
     tiny: &'static Tiny,
     /// The letters that led to the present world.
     word: Vec<usize>,
-    /// How many letters were tried from a state at least.
+    /// The states, by fingerprint, and the number of letters to which the future of each was
+    /// searched.
     seen: HashMap<u64, u32>,
-    /// States that were seen are not entered again.
+    /// Whether states that were seen are skipped.
     pruned: bool,
     steps: u64,
     settled: u64,
@@ -245,7 +245,7 @@ impl Search {
         }
     }
 
-    /// Carries out every word of `left` letters from here.
+    /// Carries out every word of `left` letters from this world.
     fn enter(&mut self, world: &World, left: u32) {
         let fingerprint = world.fingerprint();
         let before = self.seen.get(&fingerprint).copied();
@@ -295,22 +295,24 @@ fn setting(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Catches, changed by hand: one join too many at once, a `disconnect` that leaves the deadline of
-/// the reconnect armed, the timer of a push that outlives it.
+/// Catches these changes, tried by hand: one join too many at once, a `disconnect` that leaves the
+/// deadline of the reconnect armed, the timer of a push that outlives the push.
 #[test]
 fn short_sequences_from_start_hold() {
     Search::run(&FROM_IDLE);
 }
 
-/// Catches, changed by hand: a push written before the rejoin's ok, a leave whose deadline does
-/// nothing, a dead connection that is not aborted, an interruption that channels do not learn of.
+/// Catches these changes, tried by hand: a push written before the rejoin's ok, a leave whose
+/// deadline does nothing, a dead connection that is not aborted, an interruption that is not passed
+/// to channels.
 #[test]
 fn short_sequences_from_two_channels_hold() {
     Search::run(&FROM_JOINED);
 }
 
-/// Begins with an open connection. Catches, changed by hand: an overdue join that is given up
-/// before the server was heard behind it (`answered_later` left out of `check_overdue_join`).
+/// Begins with an open connection. Catches this change, tried by hand: an overdue join is given up
+/// although no frame written after it was answered (`answered_later` left out of
+/// `check_overdue_join`).
 #[test]
 fn short_sequences_in_vsn_1_hold() {
     Search::run(&FROM_OPEN);
@@ -321,15 +323,15 @@ fn short_sequences_of_failures_hold() {
     Search::run(&FROM_FAILING);
 }
 
-/// One call may be in flight. Catches, changed by hand: a call that is written although one is in
-/// flight, a cast that overtakes the held call of its channel, a leave that waits behind one, a
-/// held call that no answer frees.
+/// One call may be in flight. Catches these changes, tried by hand: a call that is written although
+/// one is in flight, a cast that overtakes the held call of its channel, a leave that waits behind a
+/// held call, a held call that no answer releases.
 #[test]
 fn short_sequences_with_one_call_hold() {
     Search::run(&FROM_FULL);
 }
 
-/// Sharing the future of equal states loses no state.
+/// The search that skips known states reaches the same states as the search that does not.
 #[test]
 fn search_with_sharing_reaches_same_states() {
     for tiny in WORLDS {
@@ -347,7 +349,7 @@ fn search_with_sharing_reaches_same_states() {
     }
 }
 
-/// One word alone, with its trace: that of `PHX_WORD`, or one that leads to a reply.
+/// Carries out one word alone, with its trace: the word of `PHX_WORD`, or one that leads to a reply.
 #[test]
 fn word_from_environment_is_run() {
     let word = setting("PHX_WORD").unwrap_or_else(|| "idle 0 3 6 11 10 11".into());

@@ -1,26 +1,27 @@
 //! Properties of the core, on random sequences of operations.
 //!
-//! Every property watches every checker of `ops/checkers` too, after every step.
+//! In every property, every checker of `ops/checkers` runs too, after every step.
 //!
-//! "Catches" names a change of one line of the core that was tried by hand and fails the property.
-//! Of the changes tried, these survive this file; the first two and the last change nothing that
-//! can be observed, the others are caught by tables instead:
+//! "Catches" names a change of one line of the core that was tried by hand and makes the property
+//! fail. The following changes were tried too, and no property in this file fails. The first two and
+//! the last have no effect that can be observed. The others are caught by the tests that are named:
 //!
-//! * without `!push.is_written()` in `end_fail_fast`: what was written has ended just before;
-//! * without `take_expired` in `handle_timeout`: what an expiry disarms finds its state gone;
-//! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never answer a push
-//!   as a server without the channel does (`socket/push.rs`);
-//! * without `live.lane.remove` in `leave_ended`: the server ignores a leave too many
-//!   (`channel_corners.rs`);
-//! * timers and pushes that pass in two orders, not one: no checker compares them
-//!   (`socket/push.rs`);
-//! * a join clock that every answer restarts, not only that of the oldest join: no checker here
-//!   bounds how late a decision may be (`socket/join_clock.rs` does);
-//! * a wake that may come more than once a second: no checker counts wakes
-//!   (`socket/connection.rs` does);
-//! * a join that was left and then refused does not end its leave at once: the leave ends by its
-//!   own reply or deadline, and no checker bounds how soon (`socket/channel.rs` does);
-//! * gaps that stay when `Ordered::extend` sorts: of two equal keys a bisection finds the later one.
+//! * without `!push.is_written()` in `end_fail_fast`: written pushes have ended just before
+//! * without `take_expired` in `handle_timeout`: the state of a disarmed deadline is gone already
+//! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never send the
+//!   reply of a server that has no such channel (`socket/push.rs`)
+//! * without `live.lane.remove` in `leave_ended`: the server ignores a superfluous leave
+//!   (`channel_corners.rs`)
+//! * timers and pushes that expire in a different order: no checker compares their order
+//!   (`socket/push.rs`)
+//! * a join clock that every answer restarts, instead of only the answer to the oldest join: no
+//!   checker here bounds how late a timeout may be (`socket/join_clock.rs` does)
+//! * a wake-up that takes effect more than once a second: no checker counts wake-ups
+//!   (`socket/connection.rs` does)
+//! * a refused join whose channel was left does not end the leave at once: the leave ends with its
+//!   own reply or deadline, and no checker bounds how soon (`socket/channel.rs` does)
+//! * gaps that stay when `Ordered::extend` sorts: of two equal keys, the binary search finds the
+//!   later one
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -46,8 +47,8 @@ fn ran(setup: Setup, steps: &[Step]) -> World {
     world
 }
 
-/// More than the longest waits there can be: a push of three hours, behind a `Retry-After` of an
-/// hour and a fifth.
+/// A time that is longer than any wait: a push of three hours, after a `Retry-After` of an hour and a
+/// fifth.
 const LONG: Duration = Duration::from_secs(5 * 3_600);
 
 fn peace() -> impl Strategy<Value = Peace> {
@@ -69,15 +70,16 @@ proptest! {
 proptest! {
     #![proptest_config(config(120))]
 
-    /// Catches one queued push too many (`>=` made `>` in `check_push`), which short runs rarely fill,
-    /// and a retry that forgets its count but not since when it fails.
+    /// Catches one queued push too many (`>=` made `>` in `check_push`), because short runs rarely
+    /// fill the queue. Also catches a retry that resets its count but not the time of its first
+    /// failure.
     #[test]
     fn long_sequences_hold_invariants((setup, steps) in strategy::run(400)) {
         ran(setup, &steps);
     }
 
-    /// The same seed and inputs, and a clone. Catches a seed that is mixed with anything but
-    /// itself, such as a count of the sockets made.
+    /// The same seed and inputs give the same actions, and so does a clone. Catches a seed that is
+    /// mixed with anything else, such as the number of sockets created.
     #[test]
     fn same_inputs_give_same_actions(
         (setup, steps) in strategy::run(60),
@@ -94,7 +96,7 @@ proptest! {
         prop_assert_eq!(format!("{:?}", one.socket), format!("{:?}", again.socket));
     }
 
-    /// Catches a delay that depends on the reading of the clock (a first heartbeat later by
+    /// Catches a delay that depends on the absolute time (a first heartbeat that is later by
     /// `now.as_nanos() % 7`).
     #[test]
     fn shifted_times_shift_only_deadlines(
@@ -103,14 +105,14 @@ proptest! {
     ) {
         let here = ran(setup, &steps);
         let there = ran(Setup { origin: setup.origin + shift, ..setup }, &steps);
-        // The trace counts from the origin.
+        // The times of a trace are relative to the origin.
         prop_assert_eq!(&here.trace, &there.trace);
         let (mut here, there) = (here.socket.stats(), there.socket.stats());
         here.last_frame_at = here.last_frame_at.map(|at| at + Duration::from_nanos(shift));
         prop_assert_eq!(here, there);
     }
 
-    /// Catches a poll that finds nothing and mints a ref all the same.
+    /// Catches a poll that returns no action but still uses up a ref.
     #[test]
     fn idle_polls_change_nothing((setup, steps) in strategy::run(40)) {
         let mut world = World::new(setup);
@@ -125,20 +127,21 @@ proptest! {
         }
     }
 
-    /// A driver that does not drain the actions writes no more frames, and no other pushes.
+    /// A driver that does not poll every action writes no additional frames and no other pushes.
     #[test]
     fn undrained_driver_writes_no_other_frames(
         (setup, steps) in strategy::run(40),
         burst in strategy::steps(20),
         polls in proptest::collection::vec(0_u8..3, 20),
     ) {
-        // At one instant, and nothing that depends on what was written.
+        // The steps happen at one instant, and none depends on frames that were written.
         let burst = burst.iter().map(|step| step.op).filter(|op| !matches!(
             op,
             Op::Answer { .. } | Op::AnswerAny { .. } | Op::AnswerAll | Op::ServerMessage { .. }
                 | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
         ));
-        // The bound in flight holds back the driver that wrote more: its held pushes end with the leave.
+        // A driver that wrote more is held back by the bound of calls in flight, and its held pushes
+        // end with the leave. So this bound is not reached here.
         let mut eager = ran(Setup { pushes_in_flight_max: 16_384, ..setup }, &steps);
         eager.drain();
         let mut lazy = eager.clone();
@@ -148,8 +151,8 @@ proptest! {
             lazy.step(Step { op, polls: Some(polls) });
         }
         lazy.drain();
-        // The bound of the queue can refuse a push of the undrained driver, which later lacks the effects of
-        // it.
+        // The bound of the queue can refuse a push of the undrained driver, so the later effects of
+        // that push are missing.
         let accepted = |world: &World| -> BTreeSet<u64> {
             let pushed = world.trace.iter().filter_map(|entry| match entry {
                 Entry::Called(Called::Push { number, id: Some(_), .. }) => Some(*number),
@@ -168,9 +171,8 @@ proptest! {
         prop_assert!(numbers(lazy).is_subset(&numbers(eager)), "{:?} {:?}", lazy, eager);
     }
 
-    /// Every push has its outcome. Catches a leave whose deadline does nothing (`TimerKey::Leave(_)
-    /// => {}`), a leave whose reply is not looked at, an interruption that is not passed to the
-    /// channels.
+    /// Every push gets its outcome. Catches a leave whose deadline does nothing (`TimerKey::Leave(_)
+    /// => {}`), a leave whose reply is ignored, an interruption that is not passed to the channels.
     #[test]
     fn wanted_channels_join_once_faults_stop(
         (setup, steps) in strategy::run(80),
@@ -185,8 +187,8 @@ proptest! {
         }
     }
 
-    /// Catches a deadline that is armed at the last instant, where nothing later can replace it, and a
-    /// write stall of zero that is armed again while a join is unanswered.
+    /// Catches a deadline that is armed at the last instant, where no later deadline can replace it.
+    /// Also catches a write stall of zero that is armed again while a join is unanswered.
     #[test]
     fn documented_loop_always_ends((setup, steps) in strategy::run(60)) {
         let mut world = ran(setup, &steps);
@@ -203,7 +205,7 @@ proptest! {
         }
     }
 
-    /// Catches the same leave without a deadline, and the timer of a push that outlives it.
+    /// Catches a leave without a deadline, and the timer of a push that outlives the push.
     #[test]
     fn disconnect_leaves_nothing_behind(
         (setup, steps) in strategy::run(80),
@@ -246,10 +248,10 @@ proptest! {
     }
 }
 
-/// What happened, in two or three words: `push NotSent Left`.
+/// An entry in two or three words, such as `push NotSent Left`.
 fn label(entry: &Entry) -> Option<String> {
     let Entry::Action(_, action) = entry else { return None };
-    // The name of a variant, and of the one inside of it.
+    // The name of a variant, and of the variant inside it.
     let name = |value: &dyn std::fmt::Debug| {
         let shown = format!("{value:?}");
         let mut words = shown.split(|c: char| !c.is_alphanumeric());
@@ -275,7 +277,7 @@ fn label(entry: &Entry) -> Option<String> {
     })
 }
 
-/// The properties would hold of operations that never get anywhere.
+/// The properties would also hold for operations that never reach an interesting state.
 #[test]
 fn random_operations_reach_every_event() {
     const WANTED: &str = "Abort, Close, Connect, Join, Send, end ClosedByServer, \
@@ -293,7 +295,7 @@ fn random_operations_reach_every_event() {
         reconnect Refused, reconnect RemoteClose, reconnect TransportLost, \
         reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
         rejoin Rejected, rejoin Resync";
-    // And every signal, but for the warnings: those come from the configuration.
+    // Every signal occurs except warnings, which come from the configuration.
     let signals = Signal::NAMES.iter().filter(|name| **name != "warning");
     let mut missing: BTreeSet<&str> = WANTED.split(", ").chain(signals.copied()).collect();
     let mut runner = proptest::test_runner::TestRunner::deterministic();

@@ -50,7 +50,7 @@ impl Tape {
         self.0.lock().unwrap().clone()
     }
 
-    /// The trace of the replay, which must not diverge.
+    /// Replays the recording, which must not diverge, and returns its trace.
     #[track_caller]
     fn trace(&self) -> String {
         let text = self.text();
@@ -67,7 +67,7 @@ fn ms(millis: u64) -> Time {
     Time::from_millis(millis)
 }
 
-/// The inputs of these tests, as methods.
+/// The inputs that these tests use, as methods.
 trait Inputs {
     fn input(&mut self, now: Time, input: Input) -> Applied;
 
@@ -130,7 +130,7 @@ fn eventful(recorder: &Recorder, config: Config) {
     socket.connect(ms(0));
     socket.join(ms(0), "room:lobby", json!({"token": SECRET})).unwrap();
     socket.join(ms(0), "room:lobby", json!({"token": SECRET})).unwrap();
-    // As long as the other.
+    // These parameters are as long as the others.
     socket.join(ms(0), "room:lobby", json!({"nekot": SECRET})).unwrap_err();
     let fresh = JoinParams::from_fn(|attempt| {
         Payload::from(json!({"token": SECRET.repeat(attempt.attempt as usize)}))
@@ -189,7 +189,7 @@ fn eventful(recorder: &Recorder, config: Config) {
     broadcast.extend_from_slice(b"room:lobbynews");
     broadcast.extend_from_slice(SECRET.as_bytes());
     receive(&mut socket, Frame::Binary(broadcast.into()));
-    // Members that come twice, and frames outside the protocol, are not recorded either.
+    // Members that occur twice, and frames outside the protocol, are not recorded either.
     receive(
         &mut socket,
         Frame::from(format!(
@@ -243,7 +243,8 @@ fn replay_repeats_the_recording() {
     }
 }
 
-/// An attempt fails for every cause: the replay does the same, and a provider's text is redacted.
+/// An attempt fails for every cause. The replay fails for the same causes, and the provider's text is
+/// redacted.
 #[test]
 #[cfg(feature = "testing")]
 fn every_cause_is_replayed() {
@@ -271,8 +272,8 @@ fn every_cause_is_replayed() {
     }
 }
 
-/// A number of milliseconds cannot represent the nanoseconds of long delays, so the recorded socket
-/// rounds them from the start.
+/// Milliseconds cannot represent the nanoseconds of long delays, so the recorded socket rounds them
+/// from the start.
 #[test]
 fn delays_over_13_days_are_replayed() {
     let days = |days: u64| Duration::from_secs(days * 86_400);
@@ -325,7 +326,8 @@ fn recorded_payloads_exclude_join_params() {
     assert!(text.contains(SECRET));
 }
 
-/// Frames that look like others: the header of vsn 2.0.0's binary pushes in front of its text.
+/// Frames that look like frames of another kind: this codec puts the header of vsn 2.0.0's binary
+/// pushes in front of its text.
 #[derive(Debug)]
 struct InDisguise;
 
@@ -374,7 +376,8 @@ fn custom_codec_join_params_are_redacted() {
     }
 }
 
-/// Conflicts depend on the content of parameters, which is redacted.
+/// A conflict of parameters depends on their content, which is redacted. The conflicts occur in the
+/// replay too.
 #[test]
 fn conflicting_params_conflict_in_replay() {
     let tape = Tape::default();
@@ -382,16 +385,16 @@ fn conflicting_params_conflict_in_replay() {
     let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
     let config = config.auto_join("auto", auto.clone()).unwrap();
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
-    // Too short for two fillers to differ.
+    // The redacted forms of these parameters are too short to differ.
     socket.join(ms(0), "short", json!(1)).unwrap();
     socket.join(ms(0), "short", json!(2)).unwrap_err();
     socket.join(ms(0), "short", json!(1)).unwrap();
     socket.join(ms(0), "none", json!({})).unwrap();
     socket.join(ms(0), "none", json!([])).unwrap_err();
-    // The same text as the redacted parameters would have without a mark of their own.
+    // These parameters have the same text as redacted parameters would have without their mark.
     socket.join(ms(0), "long", json!({"a": 1})).unwrap();
     socket.join(ms(0), "long", json!({})).unwrap_err();
-    // A topic of the configuration with other parameters, until the next `connect`.
+    // A topic of the configuration gets other parameters until the next `connect`.
     socket.join(ms(0), "auto", auto.clone()).unwrap();
     let left = socket.apply(ms(0), Input::Leave { topic: "auto".into() });
     assert_eq!(left, Applied::Leave(Ok(())));
@@ -404,7 +407,7 @@ fn conflicting_params_conflict_in_replay() {
     tape.trace();
 }
 
-/// A socket with an open connection that wants `room:a`, whose join is not answered.
+/// A socket with an open connection that wants `room:a`. Its join is not answered.
 fn opened(config: Config, recorder: &Recorder) -> (RecordedSocket, ConnectionId) {
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(recorder));
     socket.connect(ms(0));
@@ -447,7 +450,7 @@ fn too_large_frame_is_recorded_as_length() {
     assert!(tape.trace().contains("Close 1009"));
 }
 
-/// The function replaces fixed parameters.
+/// A function of join parameters replaces fixed ones.
 #[test]
 fn replacing_params_function_is_replayed() {
     let tape = Tape::default();
@@ -480,7 +483,7 @@ fn vsn_1_is_replayed(query: &str) {
     let reply = json!({"topic": "room:lobby", "event": "phx_reply", "ref": "1",
         "payload": {"status": "ok", "response": {"a": 1}}});
     let reply = Frame::from(reply.to_string());
-    // As large as allowed, and no larger when it is played again.
+    // The reply is exactly as large as allowed, and must not be larger in the replay.
     let config =
         config.codec(Arc::new(V1)).expect("no vsn in the address").max_message_bytes(reply.len());
     let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
@@ -515,7 +518,7 @@ fn recorder_covers_every_step_of_client() {
     bench.advance(Duration::from_secs(3));
     bench.reply("ok", json!({}));
     assert!(next(&mut messages).is_some());
-    // Every line of a call is with the sink when the call returns.
+    // When a call returns, the sink has received every line of that call.
     let trace = tape.trace();
     let order = ["connect\n", "join room:lobby", "Joined", "push room:lobby", "PushEnded"];
     let after = ["closed (lost: cut)", "Interrupted", "ReconnectAfter", "phx_join", "Resumed"];
@@ -557,15 +560,15 @@ fn replay_reports_where_it_diverges() {
     assert_eq!(divergence.line, line);
     assert_eq!(divergence.recorded, "Joined room:other");
     assert_eq!(divergence.replayed.as_deref(), Some("Joined room:lobby"));
-    // A frame of another topic.
+    // The recording is changed so that a frame has another topic.
     let frame = |topic: &str| format!(r#""topic":"{topic}","event":"phx_join""#);
     let other = text.replace(&frame("room:lobby"), &frame("room:other"));
     assert_ne!(other, text);
     let divergence = Recording::parse(&other).unwrap().replay().find_map(Result::err).unwrap();
     assert!(divergence.recorded.contains("room:other"), "{divergence}");
-    // The replay ends there.
+    // The replay ends at the divergence.
     assert!(recording.replay().last().unwrap().is_err());
-    // Without its input the replay has nothing to do.
+    // Without this input, the replay has no action to compare.
     let less: Vec<&str> =
         text.lines().filter(|line| !line.contains("\"in\":\"connect\"")).collect();
     let recording = Recording::parse(&less.join("\n")).unwrap();
@@ -585,11 +588,11 @@ fn invalid_recording_error_names_the_line() {
     assert_eq!(line("{}"), RecordingError::NotARecording);
     let newer = r#"{"phx_recording":99,"version":"9.0.0"}"#;
     assert_eq!(line(newer), RecordingError::Format { found: 99 });
-    // Cut short in its last line.
+    // The last line is cut short.
     let cut = line(&text[..text.len() - 5]);
     assert_eq!(cut.line(), lines);
     assert!(cut.to_string().contains("column"), "{cut}");
-    // A line of something else, and an event of a client that was never made.
+    // A line of another kind, and an event of a client that has not started.
     let (first, rest) = text.split_once('\n').unwrap();
     let start = rest.split_once('\n').unwrap().0;
     let with = |lines: &[&str]| line(&[&[first], lines].concat().join("\n")).to_string();
@@ -601,7 +604,8 @@ fn invalid_recording_error_names_the_line() {
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999999}}}}"#;
     let refused = "line 3: the redacted payloads up to this line have ";
     assert!(with(&[start, huge]).starts_with(refused));
-    // Several that would each be allowed; a frame that was sent counts like one that came.
+    // Each of these payloads would be allowed alone. A frame that was sent counts like one that was
+    // received.
     let many =
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999}}}}"#;
     let sent = r#"{"client":1,"at":0,"sent":{"unreadable_binary":99999999}}"#;
@@ -641,7 +645,7 @@ fn recording_has_every_option_exactly() {
     assert!(Recording::parse(&format!("{header}\n{start}")).is_ok());
 }
 
-/// A missing option is an error, whatever the defaults of the version that reads the recording.
+/// A missing option is an error, whatever the default is in the version that reads the recording.
 #[test]
 fn recording_without_an_option_is_refused() {
     let (header, start) = start(config());

@@ -19,7 +19,7 @@ fn joined(client: &Client) -> Channel {
     wait(client.join("room:a", json!({}))).expect("joined")
 }
 
-/// Reads to the end of the stream: the numbers of the messages, and how many were lost.
+/// Reads to the end of the stream. Returns the numbers of the messages, and how many were lost.
 async fn read(mut messages: Messages) -> (Vec<u64>, u64) {
     let (mut numbers, mut lost) = (Vec::new(), 0);
     while let Some(event) = messages.next().await {
@@ -36,7 +36,7 @@ async fn read(mut messages: Messages) -> (Vec<u64>, u64) {
     (numbers, lost)
 }
 
-/// One of two joins of a topic is cancelled when the answer arrives: the other one holds.
+/// One of two joins of a topic is cancelled when the answer arrives. The other one stays joined.
 #[test]
 fn schedule_join_cancelled_as_its_answer_arrives() {
     search(|| {
@@ -58,7 +58,7 @@ fn schedule_join_cancelled_as_its_answer_arrives() {
     });
 }
 
-/// When the connection ends, every push gets an outcome, except one whose future was dropped.
+/// When the connection ends, every push gets an outcome, except a push whose future was dropped.
 #[test]
 fn schedule_push_cancelled_as_the_connection_ends() {
     search(|| {
@@ -94,7 +94,8 @@ fn schedule_push_cancelled_as_the_connection_ends() {
     });
 }
 
-/// Readers of one channel see the same messages and its end, while another task leaves it.
+/// Another task leaves a channel while several readers read it. They see the same messages and its
+/// end.
 #[test]
 fn schedule_readers_see_the_end_when_another_leaves() {
     search(|| {
@@ -123,7 +124,7 @@ fn schedule_readers_see_the_end_when_another_leaves() {
     });
 }
 
-/// A mailbox that is filled and read at once: every message is seen or counted, in order.
+/// A mailbox is filled and read at the same time. Every message is read or counted as lost, in order.
 #[test]
 fn schedule_full_mailbox_is_drained() {
     search(|| {
@@ -131,14 +132,14 @@ fn schedule_full_mailbox_is_drained() {
             let world = World::new();
             let client = world.client(|config| config);
             let room = joined(&client);
-            // Two of sixteen are lent to the reader at once.
+            // The reader may hold two of the sixteen messages at once.
             let options = MailboxOptions::new().messages(16).policy(policy);
             let reader = run(read(room.on_any_with(["msg"], options)));
             let other = run(read(room.on_any_with(["msg"], options.messages(1))));
             for number in 0..20 {
                 world.say("room:a", "msg", json!(number));
             }
-            // The answer is behind them.
+            // The answer arrives after the messages.
             wait(room.push("ask", json!({}))).expect("answered");
             let _ = wait(room.leave());
             for (numbers, lost) in [finish(reader), finish(other)] {
@@ -151,8 +152,8 @@ fn schedule_full_mailbox_is_drained() {
     });
 }
 
-/// A mailbox that joins its channel again when it is full: the reader starts over, and loses nothing
-/// that came after.
+/// A mailbox with the policy to rejoin when it is full: the reader starts over, and loses no message
+/// after the rejoin.
 #[test]
 fn schedule_overflow_joins_again() {
     search(|| {
@@ -181,7 +182,7 @@ fn schedule_overflow_joins_again() {
         for number in 0..4 {
             world.say("room:a", "msg", json!(number));
         }
-        // It is answered at once, or after the channel was joined again.
+        // The push is answered at once, or after the rejoin.
         let one = room.clone();
         let asks = run(async move { one.push("ask", json!({})).await });
         while !asks.is_finished() && room.status() == ChannelStatus::Joined {
@@ -197,14 +198,14 @@ fn schedule_overflow_joins_again() {
     });
 }
 
-/// The waker of an executor that asks the client for its state when one is woken or dropped.
+/// The waker of an executor that reads the state of the client when a waker is woken or dropped.
 fn asking(client: &WeakClient) -> Waker {
     let client = client.clone();
     calling(move || drop(client.upgrade().map(|client| client.status())))
 }
 
-/// The waker of the last poll is the one that is woken. Those before it call the client when they are
-/// woken and dropped.
+/// Only the waker of the last poll is woken. The wakers of earlier polls call the client when they
+/// are woken and dropped.
 #[test]
 fn schedule_waker_replaced_between_polls() {
     search(|| {
@@ -282,7 +283,7 @@ fn schedule_wakers_dropped_with_their_futures() {
     });
 }
 
-/// Pushes wait for a queue with a capacity of one. One of them is dropped at any time; the others
+/// Pushes wait for a queue with a capacity of one. One of them is dropped at any time, and the others
 /// are sent.
 #[test]
 fn schedule_line_for_the_push_queue_moves_on() {
@@ -326,8 +327,8 @@ fn schedule_line_ends_with_its_channel() {
     });
 }
 
-/// A topic that is left and joined at once: the join is answered, and its stream is not that of the
-/// channel before it.
+/// A topic is left and joined at the same time. The join is answered, and its stream does not belong
+/// to the earlier channel.
 #[test]
 fn schedule_join_beside_leave() {
     search(|| {

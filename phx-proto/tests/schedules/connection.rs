@@ -85,7 +85,7 @@ fn schedule_driver_dropped_ends_all_that_wait() {
     });
 }
 
-/// A watcher sees the last state, and the end of the driver.
+/// A watcher sees the last state and the end of the driver.
 #[test]
 fn schedule_watchers_see_the_last_state() {
     search(|| {
@@ -118,7 +118,7 @@ fn schedule_watchers_see_the_last_state() {
     });
 }
 
-/// A stream of signals has each of them or a count of those that it lost, and ends.
+/// A stream of signals yields every signal or a count of the lost ones, and then ends.
 #[test]
 fn schedule_signals_are_counted_or_seen() {
     search(|| {
@@ -145,7 +145,7 @@ fn schedule_signals_are_counted_or_seen() {
         drop(wait(room.push("ask", json!({}))));
         drop((room, client, given_up));
         for reader in readers {
-            // States may be lost, too.
+            // States may be lost too.
             let (messages, lagged) = finish(reader);
             assert!(messages <= 6 && messages + lagged >= 6, "{messages} and {lagged}");
         }
@@ -167,7 +167,7 @@ fn schedule_join_function_locks_what_a_consumer_holds() {
             let mut count = shared.lock();
             *count += 1;
             drop(weak.upgrade().map(|client| client.status()));
-            // Not reached by a function that panics, in a deadlock say.
+            // If the function panics, for example because of a deadlock, this line is not reached.
             *calls.lock() += 1;
             Payload::from(json!({"count": *count}))
         });
@@ -195,8 +195,8 @@ fn schedule_join_function_locks_what_a_consumer_holds() {
     });
 }
 
-/// Parameters that are replaced while the function before them is evaluated: the server ends up with
-/// the new ones.
+/// Parameters are replaced while the function before them is evaluated. In the end the server has the
+/// new ones.
 #[test]
 fn schedule_params_replaced_during_evaluation() {
     search(|| {
@@ -257,7 +257,7 @@ fn schedule_payload_owners_call_the_client() {
     });
 }
 
-/// The lines of a recording are in the order of the core, whichever task writes them.
+/// The lines of a recording are in the order of the core's events, whichever task writes them.
 #[test]
 fn schedule_recording_has_the_order_of_the_core() {
     search(|| {
@@ -313,11 +313,11 @@ fn schedule_shutdown_beside_disconnect_and_connect() {
     });
 }
 
-/// The runtime of a script clones, wakes and drops wakers without its lock: those of an executor may
-/// use the script.
+/// The runtime of a script clones, wakes and drops wakers without holding its lock, because the
+/// wakers of an executor may use the script.
 #[test]
 fn schedule_script_calls_no_waker_under_its_lock() {
-    /// Polls with a waker that is replaced, and with one that stays.
+    /// Polls with two wakers: the first is replaced, and the second stays.
     fn twice<T>(script: &Script, mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) {
         for _ in 0..2 {
             let runtime = script.runtime();

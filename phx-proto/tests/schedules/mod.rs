@@ -7,19 +7,20 @@
 //!                               a panic, a deadlock, a lost wake-up ──▶ the schedule is printed
 //! ```
 //!
-//! They are unit tests of a build with `--cfg shuttle`, which `.ci/schedules` makes and runs, because
-//! only there the locks of [`sync`](crate::sync) are shuttle's. Its arguments name tests.
+//! The scenarios are unit tests of a build with `--cfg shuttle`, because only in that build the locks
+//! of [`sync`](crate::sync) are shuttle's. `.ci/schedules` makes this build and runs them. Its
+//! arguments are names of tests.
 //!
-//! A failure prints its schedule, some lines of hexadecimal digits. `PHX_SCHEDULE` replays it:
+//! A failure prints its schedule as some lines of hexadecimal digits. `PHX_SCHEDULE` replays it:
 //!
 //! ```text
 //! PHX_SCHEDULE='91038b04…' .ci/schedules schedule_full_mailbox_is_drained
 //! ```
 //!
-//! `PHX_SCHEDULES=20` searches 20 times as many schedules, and `PHX_SEED` others.
+//! `PHX_SCHEDULES=20` searches 20 times as many schedules, and `PHX_SEED` selects other schedules.
 //!
-//! Time stands still unless a scenario moves it, so no timeout hides a lost wake-up: shuttle reports
-//! that nothing can run as a deadlock.
+//! Time stands still unless a scenario advances it, so no timeout hides a lost wake-up. If no task
+//! can run, shuttle reports a deadlock.
 
 mod channels;
 mod connection;
@@ -31,10 +32,10 @@ use core::future::Future;
 use shuttle::scheduler::{PctScheduler, RandomScheduler, ReplayScheduler, Scheduler};
 use shuttle::{Config, MaxSteps, Runner};
 
-/// Schedules of a scenario for each of the two schedulers.
+/// The number of schedules of a scenario for each of the two schedulers.
 const SCHEDULES: usize = 1_000;
 
-/// Preemptions that PCT places in a schedule.
+/// The number of preemptions that PCT places in a schedule.
 const PREEMPTIONS: usize = 3;
 
 /// Runs a scenario under many schedules, or under the one of `PHX_SCHEDULE`.
@@ -54,7 +55,7 @@ pub(crate) fn search(scenario: fn()) {
 
 fn run(scheduler: impl Scheduler + 'static, scenario: fn()) {
     let mut config = Config::new();
-    // A debug build of the driver needs some.
+    // The driver needs a larger stack in a debug build.
     config.stack_size = 256 << 10;
     config.silence_warnings = true;
     config.max_steps = MaxSteps::FailAfter(50_000);

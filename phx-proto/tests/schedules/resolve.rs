@@ -1,4 +1,4 @@
-//! Included by `transport/resolve.rs`: the look-up of a name is shared by all that ask for it.
+//! Included by `transport/resolve.rs`: callers that request the same name share one look-up.
 
 use super::*;
 use crate::schedules::world::{finish, run};
@@ -14,7 +14,7 @@ fn pool() -> Arc<Pool> {
     })
 }
 
-/// Waits until no thread is left.
+/// Waits until no thread of the pool is left.
 fn at_rest(pool: &Pool) {
     loop {
         let state = pool.lock();
@@ -27,7 +27,7 @@ fn at_rest(pool: &Pool) {
     }
 }
 
-/// Waiters of a look-up are added and dropped. Every waiter that is not dropped gets an answer.
+/// Waiters of a look-up are added and dropped. Every waiter that is not dropped gets the answer.
 #[test]
 fn schedule_lookup_answers_all_who_stay() {
     search(|| {

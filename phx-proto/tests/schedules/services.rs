@@ -31,8 +31,8 @@ fn publish(bus: &Bus) -> usize {
     bus.publish(routed.expect("it has topics"))
 }
 
-/// Subscriptions are created, read and dropped while events are published. Each gets all events
-/// since it was created.
+/// Subscriptions are created, read and dropped while events are published. Each gets every event
+/// since its creation.
 #[test]
 fn schedule_bus_subscribe_publish_unsubscribe() {
     search(|| {
@@ -71,7 +71,7 @@ fn schedule_bus_subscribe_publish_unsubscribe() {
     });
 }
 
-/// A bus that is closed while it is read and written: every subscription ends.
+/// A bus is closed while tasks read and publish. Every subscription ends.
 #[test]
 fn schedule_bus_closed_beside_its_users() {
     search(|| {
@@ -92,8 +92,8 @@ fn start(supervisor: &Supervisor, name: &str) -> Result<(), StartError> {
     supervisor.start_connection(name, config())
 }
 
-/// One name is started and stopped by two tasks: each start is refused or is a connection that can
-/// be stopped, and the name is free in the end.
+/// Two tasks start and stop connections with one name. Each start is refused or creates a connection
+/// that can be stopped, and the name is free in the end.
 #[test]
 fn schedule_one_name_started_and_stopped_by_two() {
     search(|| {
@@ -118,7 +118,7 @@ fn schedule_one_name_started_and_stopped_by_two() {
     });
 }
 
-/// Connections are started while the supervisor is shut down: none is left that runs.
+/// Connections are started while the supervisor is shut down. None keeps running.
 #[test]
 fn schedule_start_beside_shutdown() {
     search(|| {
@@ -149,7 +149,7 @@ fn schedule_start_beside_shutdown() {
     });
 }
 
-/// A runtime drops the tasks that it should spawn. Their connections end, and the names are free.
+/// A runtime drops the tasks that it should spawn. Their connections end, and their names are free.
 #[test]
 fn schedule_keeper_dropped_before_its_first_poll() {
     search(|| {
@@ -170,7 +170,7 @@ fn schedule_keeper_dropped_before_its_first_poll() {
     });
 }
 
-/// A runtime ends with the supervising tasks on it. Every call that waits for them returns.
+/// A runtime ends and drops the supervising tasks. Every call that waits for them returns.
 #[test]
 fn schedule_keeper_dropped_while_it_is_waited_for() {
     search(|| {
@@ -198,7 +198,7 @@ fn schedule_keeper_dropped_while_it_is_waited_for() {
     });
 }
 
-/// A connection that gives up when it is lost, and is started again then.
+/// A connection that gives up when it is lost, and is then restarted.
 fn restarted(world: &World) -> (Supervisor, Client) {
     let supervisor = Supervisor::new(world.clone(), Router::new());
     let always = RestartPolicy::new(Restart::Permanent);
@@ -209,7 +209,7 @@ fn restarted(world: &World) -> (Supervisor, Client) {
     (supervisor, client)
 }
 
-/// A connection is stopped at the time at which it would be restarted.
+/// A connection is stopped at the time at which it is to be restarted.
 #[test]
 fn schedule_restart_beside_stop() {
     search(|| {
@@ -227,7 +227,7 @@ fn schedule_restart_beside_stop() {
     });
 }
 
-/// A connection is restarted when its time comes, or earlier if the application connects.
+/// A connection is restarted when its delay is over, or earlier if the application connects it.
 #[test]
 fn schedule_restart_is_not_missed() {
     search(|| {

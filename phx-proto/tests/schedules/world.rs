@@ -1,4 +1,5 @@
-//! A runtime on shuttle: a wire and a clock in memory, tasks whose wakers own them, a server.
+//! A runtime on shuttle: a wire and a clock in memory, tasks that are owned by their wakers, and a
+//! server.
 
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -25,7 +26,8 @@ use crate::{Cause, Config, ConnectRequest, Frame, Opened, Time};
 #[derive(Clone, Default)]
 pub(super) struct World {
     stage: Arc<Mutex<Stage>>,
-    /// Not a point where tasks are switched: the clock is read too often for that to be useful.
+    /// Its lock is not a point where tasks are switched, because the clock is read too often for that
+    /// to be useful.
     now: Arc<std::sync::Mutex<Time>>,
     tasks: Arc<std::sync::Mutex<Vec<JoinHandle<Option<()>>>>>,
 }
@@ -38,7 +40,7 @@ struct Stage {
     server: Parked,
     /// Everything that the client sent.
     sent: Vec<Value>,
-    /// Tasks that are spawned are dropped at once.
+    /// Whether tasks that are spawned are dropped at once.
     drops_tasks: bool,
     timers: BTreeMap<u64, (Time, Parked)>,
 }
@@ -51,7 +53,7 @@ struct ToClient {
 }
 
 impl World {
-    /// A world whose server answers joins, leaves, heartbeats and every push of the event `ask`.
+    /// A world whose server answers joins, leaves, heartbeats and every push with the event `ask`.
     pub(super) fn new() -> Self {
         let world = Self::default();
         drop(spawn(world.clone().serve()));
@@ -70,7 +72,7 @@ impl World {
         (client, run(driver))
     }
 
-    /// Waits until every task that was spawned has ended. None may have been forgotten.
+    /// Waits until every spawned task has ended. Panics if one was forgotten.
     pub(super) fn ended(&self) {
         loop {
             let task = lock(&self.tasks).pop();
@@ -79,7 +81,7 @@ impl World {
         }
     }
 
-    /// Cancels every task that was spawned, as a runtime that ends does.
+    /// Cancels every spawned task, like a runtime that ends.
     pub(super) fn abort(&self) {
         lock(&self.tasks).iter().for_each(JoinHandle::abort);
         lock(&self.tasks).clear();
@@ -95,12 +97,12 @@ impl World {
         stage.sent.iter().filter(|message| message[3] == event).cloned().collect()
     }
 
-    /// The server broadcasts on the newest connection.
+    /// Broadcasts a message on the newest connection.
     pub(super) fn say(&self, topic: &str, event: &str, payload: Value) {
         self.send(self.newest(), &json!([null, null, topic, event, payload]));
     }
 
-    /// The newest connection is lost.
+    /// Loses the newest connection.
     pub(super) fn cut(&self) {
         let message = "cut".to_owned();
         self.receive(self.newest(), Received::Ended(Ended::Lost { message }));
@@ -177,7 +179,7 @@ pub(crate) fn run<T: Send + 'static>(
     spawn(owned(future))
 }
 
-/// The output of a task that was not cancelled, and not forgotten.
+/// The output of a task. Panics if the task was cancelled or forgotten.
 pub(crate) fn finish<T>(task: JoinHandle<Option<T>>) -> T {
     wait(task).expect("not aborted").expect("a task was not woken any more")
 }
@@ -198,7 +200,7 @@ pub(super) fn calling(call: impl Fn() + Send + Sync + 'static) -> Waker {
     Waker::from(Arc::new(Calling(call)))
 }
 
-/// Polls a future with another waker first, and with that of its task from the next poll on.
+/// Polls a future with another waker first, and from the next poll on with the waker of its task.
 pub(super) async fn with_two_wakers<F: Future>(other: Waker, future: F) -> F::Output {
     let mut future = pin!(future);
     let mut other = Some(other);
@@ -212,7 +214,7 @@ pub(super) async fn with_two_wakers<F: Future>(other: Waker, future: F) -> F::Ou
     .await
 }
 
-/// Polls a future once and drops it, with the last clone of its waker.
+/// Polls a future once, and drops it together with the last clone of its waker.
 pub(super) fn polled_once(waker: Waker, future: impl Future) {
     let mut future = pin!(future);
     let _ = future.as_mut().poll(&mut Context::from_waker(&waker));
@@ -364,9 +366,9 @@ impl Drop for WorldTimer {
     }
 }
 
-/// A future as the task of an executor whose wakers own their tasks, like the one of the async book:
-/// it is dropped with the last of its wakers, wherever that is. `None` when that happened, because
-/// nothing can wake it any more.
+/// A future as the task of an executor whose wakers own their tasks, like the executor of the async
+/// book. The future is dropped with the last of its wakers, wherever that happens. Then the result is
+/// `None`, because no waker is left that could wake the task.
 pub(super) fn owned<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> Owned<T> {
@@ -385,8 +387,8 @@ pub(super) struct Owned<T> {
     place: Arc<Place<T>>,
 }
 
-/// Where a task is queued when it is woken. Its locks are no points where tasks are switched: none is
-/// held while anything else is done.
+/// The place where a task is queued when it is woken. Its locks are not points where tasks are
+/// switched: no other operation happens while one is held.
 struct Place<T> {
     queued: std::sync::Mutex<Option<Arc<Task<T>>>>,
     /// The waker of shuttle's task.
@@ -394,7 +396,7 @@ struct Place<T> {
 }
 
 struct Task<T> {
-    /// Locked by the executor alone.
+    /// Only the executor locks this.
     future: std::sync::Mutex<Option<Boxed<T>>>,
     place: Arc<Place<T>>,
 }
@@ -408,7 +410,7 @@ impl<T: Send + 'static> Future for Owned<T> {
         *lock(&self.place.outer) = Some(cx.waker().clone());
         let queued = lock(&self.place.queued).take();
         let Some(task) = queued else {
-            // Of a task that was dropped, this one included, nothing is left.
+            // If the task was dropped, by this poll or before it, no reference is left.
             let is_forgotten = self.task.strong_count() == 0;
             return if is_forgotten { Poll::Ready(None) } else { Poll::Pending };
         };

@@ -51,7 +51,7 @@ fn earlier_events_are_not_delivered() {
     assert_eq!(types(&mut subscribe(&bus, "**")).len(), 0);
 }
 
-/// The subscriber gets the number of lost events.
+/// A subscriber whose queue overflowed gets the number of lost events.
 #[test]
 fn slow_subscriber_loses_the_oldest() {
     let bus = Bus::new();
@@ -75,8 +75,8 @@ fn bytes_are_bounded() {
     assert!((4..=6).contains(&lost), "{lost}");
 }
 
-/// The memory of an event beside its payload counts: an event's name, bytes that are not JSON,
-/// attributes.
+/// The memory of an event counts in whole, and not only its payload: the event's name, bytes that are
+/// not JSON, attributes.
 #[test]
 fn event_memory_is_counted() {
     let long = "x".repeat(1 << 20);
@@ -99,7 +99,7 @@ fn event_memory_is_counted() {
             bus.publish(make());
         }
         let Poll::Ready(Some(BusEvent::Lagged(lost))) = next(&mut slow) else { panic!("{shape}") };
-        // A topic is in the subject, a bus topic, and the data.
+        // Three copies of the topic are held: in the subject, in a bus topic, and in the data.
         let expected = if shape == 3 { 10..=10 } else { 4..=5 };
         assert!(expected.contains(&lost), "{shape}: {lost}");
     }

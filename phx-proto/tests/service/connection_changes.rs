@@ -11,7 +11,7 @@ fn read(connections: &Value) -> Connections {
     Connections::from_json(&text, lookup).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// A connection with this key, beside its address.
+/// A connection with an address and this key.
 fn with(key: &str, value: &Value) -> Connections {
     let mut spec = json!({"uri": "ws://localhost/socket/websocket"});
     spec[key] = value.clone();
@@ -34,7 +34,7 @@ fn names_are_added_removed_changed_or_unchanged() {
     assert_eq!(before.changes(&Connections::new()).removed, ["gone", "other", "same"]);
 }
 
-/// Two values of every key that is no option, neither of them the default.
+/// Two values of every key that is not an option. Neither is the default.
 fn own_keys() -> [(&'static str, Value, Value); 14] {
     [
         ("allow_insecure", json!(true), json!(false)),
@@ -94,7 +94,7 @@ fn notation_makes_no_difference() {
     assert!(topics.changes(&with("auto_join_channels", &json!({"room:a": null}))).is_empty());
 }
 
-/// The document is the same; the value of its variable is not.
+/// The documents are equal, but the values of a variable differ.
 #[test]
 fn rotated_secret_is_a_change() {
     let text = json!({"connections": {"a": {
@@ -109,7 +109,7 @@ fn rotated_secret_is_a_change() {
     assert_eq!(read("one").changes(&read("two")).changed, ["a"]);
 }
 
-/// Functions cannot be compared.
+/// Functions cannot be compared, so a specification with functions equals only its clones.
 #[test]
 fn specification_in_code_equals_only_its_clones() {
     let made = || {

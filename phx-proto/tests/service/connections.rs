@@ -22,7 +22,7 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// Every line of the error of a document with one connection `a` that has these members.
+/// Every line of the error for a document with a connection `a` that has these members.
 fn problems(members: &str) -> Vec<String> {
     let text = format!(r#"{{"connections": {{"a": {{{members}}}}}}}"#);
     let error = Connections::from_json(&text, environment).expect_err(&text);
@@ -57,7 +57,7 @@ fn example_is_read_with_three_variables() {
     assert_eq!(local.restart_policy().kind(), Restart::Permanent);
 }
 
-/// The error names each missing variable, and where it is used.
+/// The error names each missing variable, and the places that use it.
 #[test]
 fn example_without_variables_names_them() {
     let text = include_str!("../../examples/connections.example.json");
@@ -71,7 +71,7 @@ fn example_without_variables_names_them() {
     );
 }
 
-/// The snapshot of every message: each names connection and key, and what to do.
+/// A snapshot of every message: each names the connection and the key, and the correction.
 #[test]
 fn every_mistake_has_a_helpful_message() {
     let uri = r#""uri": "ws://localhost/socket/websocket""#;
@@ -233,7 +233,7 @@ fn every_key_is_read() {
     assert_eq!(Options::clone(config), other_options());
 }
 
-/// Editors show the descriptions.
+/// The schema describes every key, because editors show the descriptions.
 #[cfg(feature = "schema")]
 #[test]
 fn schema_describes_every_key() {
@@ -247,7 +247,7 @@ fn schema_describes_every_key() {
     assert!(files["ca_file"]["description"].is_string(), "{files}");
 }
 
-/// Documents accept the form that recordings write, too.
+/// Documents also accept the form in which recordings write delays and rules.
 #[test]
 fn delays_and_rules_can_be_written_in_full() {
     let options = |members: &str| {
@@ -380,7 +380,7 @@ fn document_can_be_built_in_code() {
     assert_eq!(connections.into_iter().map(|(name, _)| name).collect::<Vec<_>>(), ["a"]);
 }
 
-/// The key may be before the address or behind it.
+/// The key `allow_insecure` may precede or follow the address.
 #[test]
 fn allow_insecure_permits_clear_text() {
     let uri = r#""uri": "ws://example.com/socket/websocket""#;
@@ -397,7 +397,7 @@ fn allow_insecure_permits_clear_text() {
     assert!(refused[0].contains("\"allow_insecure\": true"), "{refused:?}");
 }
 
-/// A `vsn` in the address counts as the key does, and both have to be equal.
+/// A `vsn` in the address has the same effect as the key. If both are given, they must be equal.
 #[test]
 fn document_vsn_must_match_the_uri() {
     let vsn = |members: &str| {
@@ -418,7 +418,7 @@ fn document_vsn_must_match_the_uri() {
 }
 
 /// Join parameters are sent as they are in the document, whatever features of serde_json another
-/// crate enables; `deserialize` reads them alike.
+/// crate enables. `deserialize` reads their numbers in the same way.
 #[test]
 fn join_param_numbers_stay_numbers() {
     let document = json!({"connections": {"a": {
@@ -446,7 +446,8 @@ fn join_param_numbers_stay_numbers() {
     }
 }
 
-/// Nesting deeper than serde_json accepts is an error, and does not overflow the stack.
+/// A document that is nested deeper than serde_json accepts is an error, and does not overflow the
+/// stack.
 #[test]
 fn deep_document_is_an_error() {
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));

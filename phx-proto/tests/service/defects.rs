@@ -1,5 +1,5 @@
-//! Defects of a predecessor of the service layer, which must not occur here. Each test uses a document
-//! of connections and a supervisor, as an application does.
+//! Defects of a predecessor of the service layer, which must not occur here. Like an application,
+//! each test uses a document of connections and a supervisor.
 
 use core::time::Duration;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A supervisor with the connections of `{"connections": …}`, all of them polled once.
+/// A supervisor with the connections of the document, each of them polled once.
 fn up(fleet: &Fleet, connections: &Value) -> Supervisor {
     let document = json!({ "connections": connections }).to_string();
     let environment = |name: &str| (name == "TOKEN").then(|| "s3cret".to_owned());
@@ -32,7 +32,8 @@ fn data_of(event: &CloudEvent) -> Value {
     event.data.to_value().expect("JSON")
 }
 
-/// A predecessor put options where the new process could not see them.
+/// Every option of the document takes effect. A predecessor stored options where the new process
+/// could not see them.
 #[test]
 fn every_connection_option_takes_effect() {
     let fleet = Fleet::new();
@@ -56,7 +57,7 @@ fn every_connection_option_takes_effect() {
     drop(supervisor);
 }
 
-/// A predecessor never merged the params into the address.
+/// The connect parameters are in the address that is dialled. A predecessor never added them.
 #[test]
 fn connect_params_are_sent() {
     let fleet = Fleet::new();
@@ -68,8 +69,8 @@ fn connect_params_are_sent() {
     assert!(target.contains("vsn=2.0.0"), "{target}");
 }
 
-/// After a reconnect the connection has its name and its auto-joins. A predecessor lost both after
-/// the first connect.
+/// After a reconnect, the connection still has its name and its auto-joins. A predecessor lost both
+/// after the first connect.
 #[test]
 fn reconnect_keeps_name_and_auto_joins() {
     let fleet = Fleet::new();
@@ -87,7 +88,7 @@ fn reconnect_keeps_name_and_auto_joins() {
     assert_eq!(events.iter().filter(resumed).count(), 3);
 }
 
-/// A predecessor forgot topics joined by hand on a reconnect.
+/// Topics that were joined by hand are rejoined after a reconnect. A predecessor forgot them.
 #[test]
 fn manually_joined_topics_are_rejoined() {
     let fleet = Fleet::new();
@@ -99,8 +100,9 @@ fn manually_joined_topics_are_rejoined() {
     assert_eq!(room.status(), ChannelStatus::Joined);
 }
 
-/// While the server is down, the status can be read. In a predecessor, a status request before the
-/// first connect, or a server that was down at the start, ended every connection.
+/// While the server is down, the client waits for it and the status can be read. In a predecessor, a
+/// status request before the first connect, or a server that was down at the start, ended every
+/// connection.
 #[test]
 fn server_down_at_start_is_awaited() {
     let fleet = Fleet::new();
@@ -120,7 +122,7 @@ fn server_down_at_start_is_awaited() {
     assert!(supervisor.health().is_healthy());
 }
 
-/// A predecessor crashed the client after every push.
+/// A push has no side effect. A predecessor crashed the client after every push.
 #[test]
 fn push_has_no_side_effect() {
     let fleet = Fleet::new();
@@ -137,8 +139,8 @@ fn push_has_no_side_effect() {
     assert_eq!((notes, status.lifecycle, status.restarts), (10, Lifecycle::Ready, 0));
 }
 
-/// A push without a reply is forgotten after its timeout. A predecessor dropped replies, and kept
-/// pushes without one for ever.
+/// A reply reaches its caller, and a push without a reply is forgotten after its timeout. A
+/// predecessor dropped replies, and kept pushes without a reply forever.
 #[test]
 fn reply_reaches_its_caller() {
     let fleet = Fleet::new();
@@ -168,7 +170,8 @@ fn reply_reaches_its_caller() {
     assert_eq!((stats.pushes_in_flight, stats.queued_pushes), (0, 0));
 }
 
-/// A predecessor started a connection that had given up again at once, for ever.
+/// A connection that has spent its retries is not restarted. A predecessor restarted it at once,
+/// forever.
 #[test]
 fn spent_retries_are_final() {
     let fleet = Fleet::new();
@@ -181,7 +184,7 @@ fn spent_retries_are_final() {
     assert_eq!((status.lifecycle, status.restarts), (Lifecycle::Terminated, 0));
 }
 
-/// Intervals and schedules of the document. A predecessor ignored both.
+/// The intervals and schedules of the document are used. A predecessor ignored both.
 #[test]
 fn configured_intervals_are_used() {
     let fleet = Fleet::new();
@@ -194,7 +197,7 @@ fn configured_intervals_are_used() {
     );
     let target = fleet.with_host("up", |host| host.requests[0].uri.target());
     assert!(target.contains("vsn=1.0.0"), "{target}");
-    // The fleet's servers answer vsn 2 only: to vsn 1 they are silent, so the heartbeat is missed.
+    // The fleet's servers answer only vsn 2. They do not answer vsn 1, so the heartbeat times out.
     fleet.with_host("up", |host| host.silent = true);
     fleet.advance(2 * SECOND);
     let beats = fleet.with_host("up", |host| {
@@ -241,7 +244,7 @@ fn crashed_channel_rejoins_closed_one_ends() {
     assert!(client.channel("room:b").is_err(), "it is listed no more");
 }
 
-/// A predecessor crashed on a payload that was not a map.
+/// A payload may be any JSON value. A predecessor crashed on a payload that was not a map.
 #[test]
 fn payload_may_be_any_json() {
     let fleet = Fleet::new();
@@ -256,7 +259,7 @@ fn payload_may_be_any_json() {
     }
 }
 
-/// A payload passes as text, so numbers are not rounded (supabase/supabase-js#1270).
+/// Payloads are passed on as text, so numbers are not rounded (supabase/supabase-js#1270).
 #[test]
 fn numbers_pass_through_exactly() {
     let fleet = Fleet::new();
@@ -272,8 +275,8 @@ fn numbers_pass_through_exactly() {
     assert!(line.contains(&format!(r#""payload":{payload}"#)), "{line}");
 }
 
-/// The status agrees with the signal. A predecessor did not keep the response, and the two
-/// disagreed.
+/// The status contains the join response, like the signal. A predecessor did not store the response
+/// in the status, and the two disagreed.
 #[test]
 fn join_response_is_kept_in_status() {
     let fleet = Fleet::new();
@@ -297,7 +300,8 @@ fn join_response_is_kept_in_status() {
     assert_eq!(response, json!({"about": "room:a"}));
 }
 
-/// In a predecessor the list had no names, and the health was always good.
+/// The list contains the names and the actual health. In a predecessor it had no names, and the
+/// health was always good.
 #[test]
 fn list_has_names_and_true_health() {
     let fleet = Fleet::new();
@@ -309,8 +313,8 @@ fn list_has_names_and_true_health() {
     assert_eq!(health.connections["b"].lifecycle, Lifecycle::Initializing);
 }
 
-/// Configured connections start. A predecessor did not start them, and accepted only some forms of
-/// the configuration.
+/// Configured connections start, in every form of the configuration. A predecessor did not start
+/// them, and accepted only some forms.
 #[test]
 fn configured_connections_start_in_every_notation() {
     let fleet = Fleet::new();
@@ -328,7 +332,8 @@ fn configured_connections_start_in_every_notation() {
     }
 }
 
-/// In a predecessor missing secrets became empty strings, and set ones were printed.
+/// A missing secret is an error, and a secret is never printed. In a predecessor, missing secrets
+/// became empty strings, and set ones were printed.
 #[test]
 fn secret_is_required_and_never_printed() {
     let text = json!({"connections": {"a": {
@@ -344,7 +349,7 @@ fn secret_is_required_and_never_printed() {
     let connections = Connections::from_json(&text, environment).expect("a good document");
     let mut shown = format!("{connections:?} {connections:#?}");
     let fleet = Fleet::new();
-    // The server refuses, closes, crashes and rejects, so that every kind of error is made.
+    // The server refuses, closes, crashes and rejects, so that every kind of error occurs.
     fleet.with_host("up", |host| host.status = Some(403));
     let supervisor = fleet.supervisor();
     let mut events = subscribe(supervisor.bus(), "**");

@@ -25,7 +25,7 @@ fn message(topic: &str, event: &str, payload: Payload) -> Signal {
     Signal::Message { topic: topic.into(), event: event.into(), payload }
 }
 
-/// Every signal, with its types in both schemes.
+/// Every signal, with its event type in both schemes.
 fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
     let id = ConnectionId::from_u64(1);
     let topic = || "room:lobby".into();
@@ -133,7 +133,8 @@ fn every_signal_has_its_types() {
 
 const EVENTS_PAGE: &str = include_str!("../../src/manual/events.md");
 
-/// The rows of the events page that begin with a type: its cells, without the marks around code.
+/// The rows of the events page whose first cell is a type with this prefix: their cells, without the
+/// marks around code.
 fn listed(prefix: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
     let rows = EVENTS_PAGE.lines().filter_map(|line| line.strip_prefix("| `"));
     let rows = rows.filter(|row| row.starts_with(prefix));
@@ -145,7 +146,7 @@ fn listed(prefix: &str) -> BTreeMap<&'static str, Vec<&'static str>> {
     .collect()
 }
 
-/// Every member that an event can have, by type, is in the table of the events page, and nothing else.
+/// The table of the events page lists, by type, exactly the members that an event can have.
 #[test]
 #[cfg(feature = "testing")]
 fn events_page_lists_every_type_and_its_data() {
@@ -268,7 +269,7 @@ fn payloads_become_valid_json() {
     }
 }
 
-/// The payload of a message that a server wrote as this text.
+/// The payload of a message with this text from a server.
 fn received(text: &str) -> Payload {
     let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
     let Body::Event { payload, .. } = V2.decode(&frame).unwrap().body else { panic!("an event") };
@@ -283,7 +284,7 @@ fn data_of(data: &EventData) -> Value {
     data.to_value().unwrap()
 }
 
-/// Text that a parser would change is kept (supabase/supabase-js#1270).
+/// Text that a parser would change is passed on unchanged (supabase/supabase-js#1270).
 #[test]
 fn payload_text_is_kept() {
     for text in [
@@ -302,7 +303,7 @@ fn payload_text_is_kept() {
     }
 }
 
-/// A server may write its JSON over several lines; an event is one.
+/// A server may write its JSON over several lines. An event is always one line.
 #[test]
 fn event_is_one_line() {
     let text = "{\r\n\t\"a\" : \"x\\n\\ty\\\\\",\n\t\"b\"\r:\r[\n1.0\n]\n}";
@@ -311,7 +312,7 @@ fn event_is_one_line() {
     assert_eq!(payload, "{   \"a\" : \"x\\n\\ty\\\\\",  \"b\" : [ 1.0 ] }");
     let line = serde_json::to_string(&event).unwrap();
     assert!(!line.contains(char::is_control), "{line:?}");
-    // Read over several lines, it is written on one.
+    // An event that is read from several lines is written as one line.
     let pretty = serde_json::to_string_pretty(&json!({
         "specversion": "1.0", "id": "1", "source": "s", "type": "t", "time": "",
         "datacontenttype": "application/json", "data": {"a": [1, {"b": "x\ny"}]},
@@ -353,7 +354,7 @@ fn invalid_payload_becomes_text() {
     }
 }
 
-/// Readers have a limit of depth. Events stay well below it, whatever a server sends.
+/// JSON readers have a limit of depth. Whatever a server sends, events stay well below it.
 #[test]
 fn deep_payload_becomes_text() {
     let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
@@ -366,12 +367,12 @@ fn deep_payload_becomes_text() {
             assert!(!read["data"][key].is_null(), "{levels}");
         }
     }
-    // Brackets in strings are no levels.
+    // Brackets in strings do not count as levels.
     let text = format!(r#"["{}\"{}"]"#, "[".repeat(200), "{".repeat(200));
     assert_eq!(event_of(received(&text)).data.get("payload").unwrap().get(), text);
 }
 
-/// A response ends where it ends, also when the reply goes on with other members.
+/// Members of the reply after the response are not part of the response.
 #[test]
 fn further_reply_members_are_left_out() {
     let reply = |body: &str| {
@@ -409,7 +410,8 @@ fn debug_shows_no_payload() {
     }
 }
 
-/// Members, and the data as a whole, of events that were routed and of events that were read.
+/// The data is readable as a whole and member by member, for events that were routed and for events
+/// that were parsed.
 #[test]
 fn data_is_readable_by_member() {
     #[derive(Debug, PartialEq, serde::Deserialize)]
@@ -430,7 +432,7 @@ fn data_is_readable_by_member() {
         assert_eq!(data.to_string(), serde_json::to_string(&data).unwrap());
         assert_eq!(data.get("topic").unwrap().to_string(), "\"t\"");
     }
-    // As a part of a tree.
+    // The event is a part of a tree.
     let value = serde_json::to_value(event_of(received("[1, 2]"))).unwrap();
     let read: CloudEvent = serde_json::from_value(value.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), value);
@@ -446,7 +448,7 @@ fn data_is_changed_by_member() {
     assert!(data.remove("b") && !data.remove("b") && !data.is_empty());
     assert_eq!(data, serde_json::from_str(r#"{"a": [null], "c": true, "p": {}}"#).unwrap());
     assert_ne!(data, serde_json::from_str(r#"{"a": [null], "p": {}, "c": true}"#).unwrap());
-    // Of equal keys, the last one counts; all are written.
+    // Of equal keys, the last one counts. All of them are written.
     let twice = r#"{"a":1,"b":2,"a":3}"#;
     let mut data: EventData = serde_json::from_str(twice).unwrap();
     assert_eq!(data.get("a").unwrap().get(), "3");
@@ -461,7 +463,7 @@ fn data_is_changed_by_member() {
     assert_eq!(serde_json::from_str::<EventData>("{}").unwrap(), EventData::new());
 }
 
-/// A type stays readable, whatever the length of an event's name.
+/// The type stays short and readable, whatever the length of the event's name.
 #[test]
 fn type_of_long_event_is_short() {
     let long = "x".repeat(1_000_000);
@@ -513,7 +515,7 @@ fn ids_are_unique_across_events() {
     assert_eq!(all.len(), 10_000);
 }
 
-/// Texts that are nearly JSON, with space of every kind between tokens.
+/// Text that is nearly JSON, with whitespace of every kind between its tokens.
 fn nearly_json() -> impl Strategy<Value = String> {
     let token = prop_oneof![
         Just("{".to_owned()),
@@ -546,7 +548,8 @@ fn nearly_json() -> impl Strategy<Value = String> {
 proptest! {
     #![proptest_config(cases(256, regressions!("router")))]
 
-    /// The data is one line of JSON whatever a server wrote; JSON payloads change by space at most.
+    /// The data is one line of JSON, whatever a server wrote. JSON payloads change in whitespace
+    /// only.
     #[test]
     fn data_is_valid_json(text in nearly_json()) {
         let frame = Frame::from(format!(r#"[null,null,"t","e",{text}]"#));
@@ -588,15 +591,15 @@ proptest! {
         let (a, b) = (topics(&one), topics(&other));
         prop_assert_eq!(a.0 == b.0, one == other);
         prop_assert_eq!(a.1 == b.1, one.0 == other.0);
-        // The topic of a channel is never that of a connection.
+        // The bus topic of a channel never equals that of a connection.
         prop_assert_ne!(&a.0, &b.1);
-        // Each name is one segment, whatever is in it.
+        // Each name is one segment, whatever characters it contains.
         prop_assert_eq!(a.0.split('.').count(), 5);
         prop_assert!(!a.0.contains('*') && !a.0.contains(char::is_whitespace));
     }
 }
 
-/// As text and as JSON, with the padding that strict readers require.
+/// Both in the text and as JSON, a binary value has the padding that strict readers require.
 #[test]
 fn binary_value_is_padded_base64() {
     let mut data = EventData::new();

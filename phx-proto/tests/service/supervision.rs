@@ -33,7 +33,7 @@ fn policy_decides_which_ends_restart() {
     }
 }
 
-/// A restart would make the limit on retries meaningless.
+/// A restart after giving up would make the limit of retries meaningless.
 #[test]
 fn give_up_is_final_under_transient() {
     let mut supervision = supervision(Restart::Transient);
@@ -68,7 +68,7 @@ fn too_many_restarts_are_final() {
     assert!(matches!(supervision.ended(NOW, Ending::Crashed), Verdict::Restart { .. }));
     assert!(matches!(supervision.ended(NOW, Ending::Crashed), Verdict::Restart { .. }));
     assert_eq!(supervision.ended(NOW, Ending::Crashed), Verdict::Exhausted);
-    // Spread out, the same number is fine.
+    // The same number of restarts is allowed if they are spread over more time.
     let later = NOW + Duration::from_secs(60);
     assert!(matches!(supervision.ended(later, Ending::Crashed), Verdict::Restart { .. }));
 }
@@ -84,8 +84,9 @@ fn ending() -> impl Strategy<Value = Ending> {
 proptest! {
     #![proptest_config(cases(256, regressions!("supervision")))]
 
-    /// In any order of endings, no window of the policy's length contains more restarts than it
-    /// allows, every delay is one of the schedule's, and the same seed decides the same.
+    /// In any order of endings, no window of the policy's length contains more restarts than the
+    /// policy allows, every delay is one of the schedule's, and the same seed leads to the same
+    /// decisions.
     #[test]
     fn intensity_is_never_exceeded(
         restart in restart(),
@@ -112,7 +113,7 @@ proptest! {
                 prop_assert!(delay >= Duration::from_millis(10));
                 prop_assert!(delay <= Duration::from_secs(300));
                 prop_assert!(ending != Ending::Closed && restart != Restart::Temporary);
-                // Spent retries are final, however often.
+                // Spent retries are final, unless the policy is permanent.
                 prop_assert!(restart == Restart::Permanent || ending == Ending::Crashed);
                 now += delay;
                 starts.push(now);

@@ -22,7 +22,7 @@ fn supervised(host: &str, restart: Restart) -> Supervised {
     Supervised::new(config(host)).restart(RestartPolicy::new(restart))
 }
 
-/// Auto-joins are applied, and a server that is down at the start harms no other connection.
+/// Auto-joins are applied. A server that is down at the start affects no other connection.
 #[test]
 fn configured_connections_start_with_joined_channels() {
     let fleet = Fleet::new();
@@ -75,7 +75,7 @@ fn names_are_unique_until_connection_ends() {
     assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
 }
 
-/// Topics joined by hand come back, and the other connections do not notice.
+/// Topics that were joined by hand are rejoined, and the other connections are not affected.
 #[test]
 fn loss_and_crash_affect_one_connection() {
     let fleet = Fleet::new();
@@ -101,7 +101,7 @@ fn loss_and_crash_affect_one_connection() {
     drop(room);
 }
 
-/// Spent retries are final under the default policy.
+/// Under the default policy, a connection that has spent its retries is not restarted.
 #[test]
 fn spent_retries_are_final_unless_permanent() {
     for (restart, restarted) in
@@ -138,7 +138,7 @@ fn spent_retries_are_final_unless_permanent() {
     }
 }
 
-/// A panic affects only its connection, and too many of them end it.
+/// A panic restarts only its own connection, and too many panics end that connection.
 #[test]
 fn panic_restarts_its_connection_within_limits() {
     let fleet = Fleet::new();
@@ -173,7 +173,7 @@ fn panic_restarts_its_connection_within_limits() {
     assert_eq!(fleet.dials("b"), 1);
 }
 
-/// A connection to `a` that has given up and waits for its restart.
+/// A supervisor whose connection `a` has given up and waits for its restart.
 fn waiting(fleet: &Fleet, setup: impl Into<Setup>) -> Supervisor {
     fleet.with_host("a", |host| host.down = true);
     let supervisor = fleet.supervisor();
@@ -230,7 +230,7 @@ fn signal_stream_survives_restart() {
     );
 }
 
-/// A restart draws a new seed for the jitter, and the recording has both seeds.
+/// A restart draws a new seed for the jitter. The recording contains both seeds.
 #[test]
 fn restart_draws_a_new_seed() {
     let fleet = Fleet::new();
@@ -299,7 +299,7 @@ fn disconnect_cancels_a_restart() {
     assert_eq!((fleet.dials("a"), fleet.tasks()), (1, 0));
 }
 
-/// The delays grow with each crash, and are reset after `stable_after`.
+/// The delays before restarts grow with each crash, and are reset after `stable_after`.
 #[test]
 fn stable_connection_restarts_sooner() {
     let fleet = Fleet::new();
@@ -440,7 +440,7 @@ fn dropped_supervisor_closes_its_connections() {
     assert_eq!(fleet.tasks(), 0);
 }
 
-/// The status agrees with the events.
+/// In every state, the status agrees with the events.
 #[test]
 fn status_answers_in_every_state() {
     let fleet = Fleet::new();
@@ -485,7 +485,7 @@ fn metrics_end_with_their_connection() {
     assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
 }
 
-/// The times of events are those of the clock.
+/// The times in event ids are those of the clock.
 #[test]
 fn event_ids_are_unique_and_sorted() {
     let fleet = Fleet::new();
@@ -505,8 +505,8 @@ fn poll_once<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-/// A connection that was started during a shutdown used to leave the supervisor's list, continued
-/// to run, and could not be stopped.
+/// If a connection is started during a shutdown, it must not leak. It used to leave the supervisor's
+/// list and continue to run, and could not be stopped.
 #[test]
 fn connection_started_during_shutdown_does_not_leak() {
     let fleet = Fleet::new();
@@ -527,7 +527,7 @@ fn connection_started_during_shutdown_does_not_leak() {
     assert_eq!(after, Err(StartError::ShutDown { name: "after".into() }));
 }
 
-/// A runtime may end right after the start.
+/// If a runtime ends right after the start, no call hangs.
 #[test]
 fn keeper_dropped_unpolled_hangs_nothing() {
     for polls in [0, 1] {
@@ -546,7 +546,7 @@ fn keeper_dropped_unpolled_hangs_nothing() {
     }
 }
 
-/// Without an executor: outside of a tokio runtime a spawn panics.
+/// There is no executor: outside of a tokio runtime, a spawn panics. The name stays free.
 #[test]
 fn failed_start_leaves_name_free() {
     let fleet = Fleet::new();
@@ -564,10 +564,11 @@ fn failed_start_leaves_name_free() {
     assert!(supervisor.health().is_healthy());
 }
 
-/// A way to wait for the end of `a`, and whether it reports that its task goes on.
+/// A way to wait for the end of `a`. It returns whether the wait reports that the task is still
+/// running.
 type Waits = for<'a> fn(&'a Supervisor) -> Pin<Box<dyn Future<Output = Option<bool>> + 'a>>;
 
-/// An executor that does not poll its tasks any more must not hang the caller.
+/// An executor that no longer polls its tasks must not make the caller hang.
 #[test]
 fn grace_bounds_every_wait() {
     let close_timeout = 2 * SECOND;
@@ -610,7 +611,7 @@ fn grace_bounds_every_wait() {
     }
 }
 
-/// Waiters get the error of a panic. They used to get the error of a `disconnect`.
+/// After a panic, waiters get the error of a panic. They used to get the error of a `disconnect`.
 #[test]
 fn panicked_driver_is_reported_as_panic() {
     let fleet = Fleet::new();
@@ -638,7 +639,7 @@ fn panicked_driver_is_reported_as_panic() {
     assert!(data.iter().all(|data| !data.contains("disconnect was called")), "{data:?}");
 }
 
-/// An event is made only if there is a subscription to it: otherwise not even an id is drawn.
+/// An event is created only if there is a subscription to it. Otherwise not even an id is drawn.
 #[test]
 fn ids_are_drawn_for_subscribed_events_only() {
     let fleet = Fleet::new();
@@ -659,14 +660,14 @@ fn ids_are_drawn_for_subscribed_events_only() {
     message("news");
     message("wanted");
     let events = drain(&mut events);
-    // The first seed that was drawn from this runtime is that of the ids.
+    // The first seed drawn from this runtime is the seed of the ids.
     let (mut ids, at) = (EventIds::new(1), fleet.state().now);
     let drawn: Vec<&str> = events.iter().map(|event| &*event.id).collect();
     assert_eq!(drawn, [ids.next(at), ids.next(at)]);
     assert_eq!((drain(&mut others).len(), drain(&mut gave_up).len()), (0, 0));
 }
 
-/// The supervisor acts on signals that are not routed, too.
+/// The supervisor also acts on signals that are not routed.
 #[test]
 fn connection_without_subscribers_is_supervised() {
     let fleet = Fleet::new();

@@ -52,6 +52,7 @@ fn wanted_topics_are_joined_on_every_open() {
     }
 }
 
+/// The ref of a join is also its join_ref, and every join has a new one.
 /// Protocol: JOIN-1, JOIN-14, REF-2, REF-3, REF-4.
 #[test]
 fn join_has_a_new_ref_as_join_ref() {
@@ -66,7 +67,8 @@ fn join_has_a_new_ref_as_join_ref() {
     assert_ne!(first.msg_ref, second.msg_ref);
 }
 
-/// Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
+/// With a `join_concurrency` of 2, a third join is written only when one of the first two is
+/// answered. Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 #[test]
 fn join_concurrency_bounds_unanswered_joins() {
     let mut hand = Hand::open(config().join_concurrency(2).unwrap());
@@ -81,8 +83,8 @@ fn join_concurrency_bounds_unanswered_joins() {
     assert_eq!(hand.sent[2].topic, "room:c");
 }
 
-/// A disconnect interrupts the channel. The next ok resumes it, with the response of the rejoin: a
-/// rejoin is not a first join. Reported in phoenixframework/phoenix#3379 and
+/// A disconnect interrupts the channel. The ok of the rejoin resumes the channel, with the response
+/// of that rejoin; it is not reported as a first join. Reported in phoenixframework/phoenix#3379 and
 /// supabase-community/supabase-kt#255.
 /// Protocol: RETRY-8.
 #[test]
@@ -126,7 +128,8 @@ fn messages_are_delivered_only_while_joined() {
     assert_eq!((stats.messages, stats.messages_not_joined, stats.stale_frames), (2, 3, 1));
 }
 
-/// Reported in mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
+/// Each crash in a row lengthens the delay before the rejoin, up to 10 s. Reported in
+/// mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
 /// Protocol: END-2.
 #[test]
 fn crashed_channel_rejoins_with_growing_delays() {
@@ -184,8 +187,9 @@ fn new_connection_makes_every_topic_due() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), joins + 1);
 }
 
-/// The server has lost the channel, and the client learns it from the reply to a push. Reported in
-/// mobileoverlord/phoenix_client#25 and liveview-native/liveview-client-swiftui#1559.
+/// The reply to a push shows that the server has lost the channel: the push ends, and the client
+/// rejoins. Reported in mobileoverlord/phoenix_client#25 and
+/// liveview-native/liveview-client-swiftui#1559.
 /// Protocol: REPLY-7.
 #[test]
 fn unmatched_topic_reply_ends_push_and_rejoins() {
@@ -216,7 +220,7 @@ fn phx_close_of_current_instance_is_final() {
     assert_eq!(hand.take_signals(), [closed("room:a", ChannelEnd::ClosedByServer)]);
     hand.advance(secs(12));
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
-    // While joining, too.
+    // A `phx_close` while the channel is joining is final too.
     hand.join("room:a");
     hand.end_channel("room:a", "phx_close");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
@@ -233,7 +237,7 @@ fn frames_of_another_instance_are_stale() {
     assert_eq!(hand.socket.stats().stale_frames, 2);
 }
 
-/// In any other state a close with a null ref is stale.
+/// A close with a null ref ends a channel that is joined or leaving. In any other state it is stale.
 /// Protocol: END-7.
 #[test]
 fn close_with_null_ref_needs_joined_or_leaving() {
@@ -262,7 +266,8 @@ fn crashed_join_is_retried() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// The rejection carries the server's response. Reported in supabase/supabase-js#2596.
+/// A rejection of the first join ends the channel and carries the server's response. Reported in
+/// supabase/supabase-js#2596.
 /// Protocol: JOIN-3, JOIN-7.
 #[test]
 fn rejection_of_first_join_is_final() {
@@ -287,7 +292,8 @@ fn rejection_of_first_join_is_final() {
     }
 }
 
-/// A rejected auto-join has bounded retries, too. Reported in supabase/supabase-js#2596.
+/// A rejected rejoin is retried only a bounded number of times, and so is a rejected auto-join.
+/// Reported in supabase/supabase-js#2596.
 #[test]
 fn rejected_rejoin_has_bounded_retries() {
     let auto = config()
@@ -333,7 +339,7 @@ fn ok_resets_rejections() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
-/// The first retry already waits for the longest delay.
+/// After the rejection "too many channels joined", the first retry already has the longest delay.
 #[test]
 fn too_many_channels_waits_longest() {
     let auto = config().auto_join("room:a", JoinParams::none()).expect("no reserved topic");
@@ -342,9 +348,9 @@ fn too_many_channels_waits_longest() {
     assert!(hand.rejoin_after("room:a") >= secs(15));
 }
 
-/// Joining is idempotent. Parameters that differ are an error. Reported in
-/// supabase/supabase-js#1440, braverhealth/phoenix-socket-dart#87, supabase/supabase#12467 and
-/// phoenixframework/phoenix#3171.
+/// A join of a topic that is already wanted shares its channel. Parameters that differ are an error.
+/// Reported in supabase/supabase-js#1440, braverhealth/phoenix-socket-dart#87,
+/// supabase/supabase#12467 and phoenixframework/phoenix#3171.
 /// Protocol: JOIN-12.
 #[test]
 fn join_of_wanted_topic_is_shared() {
@@ -359,8 +365,8 @@ fn join_of_wanted_topic_is_shared() {
     assert_eq!(hand.socket.interests("room:a"), 2);
 }
 
-/// Releasing any other interest only detaches its handle. Reported in supabase/supabase#12467 and
-/// phoenixframework/phoenix#3171.
+/// The release of the last interest leaves the channel. The release of any other interest only
+/// detaches its handle. Reported in supabase/supabase#12467 and phoenixframework/phoenix#3171.
 #[test]
 fn last_released_interest_leaves() {
     let mut hand = Hand::open(config());
@@ -386,8 +392,9 @@ fn auto_join_outlives_the_last_interest() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
-/// Join parameters may contain, for example, the id of the last event that was seen. Reported in
-/// phoenixframework/phoenix#3379 and supabase-community/supabase-kt#255.
+/// Join parameters are computed for each attempt, because they may contain, for example, the id of
+/// the last event that was seen. Reported in phoenixframework/phoenix#3379 and
+/// supabase-community/supabase-kt#255.
 #[test]
 fn join_params_are_computed_per_attempt() {
     let params = JoinParams::from_fn(|attempt| {
@@ -412,7 +419,7 @@ fn join_params_are_computed_per_attempt() {
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": "new"}));
 }
 
-/// New parameters pass the checks of a join, and refused ones change nothing.
+/// `set_join_params` checks new parameters like `join` does. If they are refused, the old ones stay.
 #[test]
 fn set_join_params_checks_like_join() {
     let mut hand = Hand::joined(config().max_push_bytes(200));
@@ -435,7 +442,8 @@ fn set_join_params_checks_like_join() {
     assert!(matches!(refused, Err(JoinError::Encode(_))), "{refused:?}");
 }
 
-/// The pushes that waited for the join have their outcome, though an earlier instance is left.
+/// If the parameters of a rejoin cannot be sent, the pushes that wait for the rejoin end, even though
+/// the old instance still has to be left.
 #[test]
 fn unsendable_rejoin_ends_its_pushes() {
     let mut hand = Hand::joined(config());
@@ -479,7 +487,8 @@ fn params_panic_ends_only_its_channel() {
     assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
 }
 
-/// The call fails. If a function returns such parameters, they end the channel.
+/// A join with parameters that cannot be sent fails at the call. If a function returns such
+/// parameters, the channel ends.
 #[test]
 fn unsendable_params_are_refused() {
     let mut hand = Hand::open(config().max_push_bytes(100));
@@ -496,6 +505,7 @@ fn unsendable_params_are_refused() {
     hand.join("room:b");
 }
 
+/// The topic `phoenix` belongs to heartbeats, so a join of it is refused.
 /// Protocol: HB-9.
 #[test]
 fn heartbeat_topic_cannot_be_joined() {
@@ -504,8 +514,8 @@ fn heartbeat_topic_cannot_be_joined() {
     assert_eq!(error, JoinError::Reserved { topic: "phoenix".into() });
 }
 
-/// The reply and `phx_close` both answer a leave. Reported in phoenixframework/phoenix#6792 and
-/// phoenixframework/phoenix#2047.
+/// The server answers a leave with a reply and a `phx_close`; the first of them ends the leave.
+/// Reported in phoenixframework/phoenix#6792 and phoenixframework/phoenix#2047.
 /// Protocol: LEAVE-1, LEAVE-2.
 #[test]
 fn leave_is_acked_by_first_answer() {
@@ -524,14 +534,14 @@ fn leave_is_acked_by_first_answer() {
         assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Leaving);
         end(&mut hand);
         assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
-        // The other end comes too, and changes nothing.
+        // The second answer arrives too, and changes nothing.
         hand.receive(&json!([sent.join_ref, sent.join_ref, "room:a", "phx_close", {}]));
         assert_eq!(hand.take_signals(), []);
     }
 }
 
-/// The outcome is timed out, offline or local. Reported in phoenixframework/phoenix#6792 and
-/// phoenixframework/phoenix#2047.
+/// The outcome of a leave without an answer is timed out, offline or local. Reported in
+/// phoenixframework/phoenix#6792 and phoenixframework/phoenix#2047.
 #[test]
 fn unanswered_leave_reports_how_it_ended() {
     let mut hand = Hand::joined(config());
@@ -553,7 +563,8 @@ fn unanswered_leave_reports_how_it_ended() {
     assert_eq!(hand.sent, []);
 }
 
-/// Reported in phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
+/// A leave while the channel waits for its rejoin ends locally, and no rejoin is sent. Reported in
+/// phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
 /// Protocol: LEAVE-7.
 #[test]
 fn leave_cancels_pending_rejoin() {
@@ -565,8 +576,8 @@ fn leave_cancels_pending_rejoin() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// A late ok of the join is ignored. Reported in phoenixframework/phoenix#1265 and
-/// phoenixframework/phoenix#1483.
+/// A leave of a channel that is joining does not wait for the join, and a late ok of the join is
+/// ignored. Reported in phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
 /// Protocol: LEAVE-8.
 #[test]
 fn leave_while_joining_is_sent_at_once() {
@@ -592,8 +603,8 @@ fn refused_join_ends_its_leave() {
     assert_eq!(hand.take_signals(), [left("room:a", LeaveOutcome::Acked)]);
 }
 
-/// The join waits for the end of the leave, and a further leave cancels it. Reported in
-/// supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
+/// A join of a topic that is leaving waits for the end of the leave, and a second leave cancels that
+/// join. Reported in supabase/supabase-js#1440 and braverhealth/phoenix-socket-dart#87.
 /// Protocol: LEAVE-5.
 #[test]
 fn join_while_leaving_waits() {
@@ -624,7 +635,7 @@ fn leave_of_unknown_topic_is_an_error() {
     assert!(hand.socket.leave(hand.now, "room:a").is_err());
 }
 
-/// The pushes that were accepted before it are written first.
+/// The pushes that were accepted before a leave are written before it.
 /// Protocol: LEAVE-6.
 #[test]
 fn leave_is_last_frame_of_its_channel() {
@@ -642,7 +653,8 @@ fn leave_is_last_frame_of_its_channel() {
     assert!(hand.signals.contains(&Signal::PushEnded { id, topic: "room:a".into(), outcome }));
 }
 
-/// Reported in davidstump/SwiftPhoenixClient#176 and supabase/realtime-py#258.
+/// After each of a hundred lost connections, the channel is rejoined with exactly one join. Reported
+/// in davidstump/SwiftPhoenixClient#176 and supabase/realtime-py#258.
 #[test]
 fn hundred_drops_in_a_row_recover() {
     let mut hand = Hand::joined(config());
@@ -657,7 +669,7 @@ fn hundred_drops_in_a_row_recover() {
     }
 }
 
-/// The new join replaces the instance on the server.
+/// A requested rejoin sends no leave, because the new join replaces the instance on the server.
 #[test]
 fn requested_rejoin_sends_no_leave() {
     let mut hand = Hand::joined(config());
@@ -703,14 +715,13 @@ fn disconnect_ends_every_channel_at_once() {
     assert!(hand.actions.iter().any(|action| matches!(action, Action::Close { .. })));
 }
 
-/// A `phx_close` or `phx_error` with an unknown ref is stale, and it is not delivered as a message
-/// either.
+/// A `phx_close` or `phx_error` with an unknown ref is stale. It is not delivered as a message.
 #[test]
 fn end_with_unknown_ref_is_stale() {
     for event in ["phx_error", "phx_close"] {
         let mut hand = Hand::joined(config());
         hand.receive(&json!(["x1", "x1", "room:a", event, {}]));
-        // As in vsn 1, which has no join_ref.
+        // Without a join_ref, as in vsn 1.
         hand.receive(&json!([null, "x1", "room:a", event, {}]));
         assert_eq!(hand.take_signals(), []);
         assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);

@@ -20,7 +20,8 @@ fn left(hand: &Hand) -> Vec<LeaveOutcome> {
     hand.signals.iter().filter_map(outcome).collect()
 }
 
-/// Until the new join replaces it, the server holds the old instance (`wire/join_double`).
+/// After a requested rejoin, the server holds the old instance until the new join replaces it
+/// (`wire/join_double`). A leave before that must leave the old instance.
 #[test]
 fn leave_during_requested_rejoin_leaves_old_instance() {
     let mut hand = Hand::joined(config());
@@ -37,7 +38,7 @@ fn leave_during_requested_rejoin_leaves_old_instance() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1, "the rejoin is cancelled");
 }
 
-/// The server closes the instance that the rejoin was to replace.
+/// The server closes the old instance before the requested rejoin is written: the channel ends.
 #[test]
 fn close_before_requested_rejoin_ends_channel() {
     let mut hand = Hand::joined(config());
@@ -52,7 +53,7 @@ fn close_before_requested_rejoin_ends_channel() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// The instance that the rejoin was to replace has crashed, so a leave is local.
+/// The old instance has crashed before the requested rejoin is written, so a leave is local.
 #[test]
 fn crash_before_requested_rejoin_needs_no_leave() {
     let mut hand = Hand::joined(config());
@@ -222,7 +223,7 @@ fn requested_rejoin_has_its_own_interruption() {
     hand.drain();
     let cause = Interruption::Resync;
     assert_eq!(hand.take_signals(), [Signal::Interrupted { topic: "room:a".into(), cause }]);
-    // Once more changes nothing.
+    // A second request for a rejoin changes nothing.
     hand.socket.rejoin(hand.now, "room:a").unwrap();
     hand.drain();
     assert_eq!(hand.take_signals(), []);
@@ -260,8 +261,8 @@ fn ended_leave_is_not_written() {
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 0);
 }
 
-/// Only the push that it answers shows which channel the server has lost: a reply to a push on
-/// another topic does not concern the topic that it names.
+/// An "unmatched topic" reply concerns only the channel of the push that it answers. If the reply
+/// names another topic, neither channel is affected.
 #[test]
 fn unmatched_reply_to_another_topic_is_ignored() {
     type Ending = fn(&mut Hand);
@@ -294,7 +295,7 @@ fn unmatched_reply_to_another_topic_is_ignored() {
     }
 }
 
-/// The ref is that of a join, a leave or a heartbeat.
+/// An "unmatched topic" reply with the ref of a join, a leave or a heartbeat answers no push.
 #[test]
 fn unmatched_reply_to_no_push_is_ignored() {
     let mut hand = Hand::joined(config());
@@ -308,7 +309,7 @@ fn unmatched_reply_to_no_push_is_ignored() {
     }
 }
 
-/// A second reply to a push is ignored, and so is a reply after the answer to a later heartbeat,
+/// A second reply to a push is ignored. A reply after the answer to a later heartbeat is ignored too,
 /// because the server writes replies in order.
 #[test]
 fn repeated_or_late_unmatched_reply_is_ignored() {
@@ -324,7 +325,7 @@ fn repeated_or_late_unmatched_reply_is_ignored() {
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
     let cast = hand.last_sent("room:a", "e").msg_ref;
-    // The heartbeat overtakes the cast, so its answer proves nothing about it yet.
+    // The heartbeat overtakes the cast, so the answer to the heartbeat proves nothing about the cast.
     hand.answer_heartbeat();
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
@@ -393,7 +394,7 @@ fn pushes_end_before_their_channel() {
         let last = hand.signals.iter().rposition(ended);
         match last {
             Some(last) => assert!(last < at, "{what}: {:?}", hand.signals),
-            // They were written and are answered, or end with the leave.
+            // Pushes that were written get a reply, or end with the leave.
             None => assert_eq!(what, "leave while joined"),
         }
     }
@@ -485,7 +486,7 @@ fn leave_is_legal_in_every_state() {
         let written = at_once.is_none();
         assert_eq!(hand.count_sent("room:a", "phx_leave"), usize::from(written), "{name}");
         if written {
-            // A second one while the first is on its way sends nothing more.
+            // A second leave while the first is unanswered sends nothing more.
             hand.leave("room:a");
             hand.answer("room:a", "phx_leave", "ok", json!({}));
             assert_eq!(left(&hand), [LeaveOutcome::Acked], "{name}");
@@ -528,7 +529,7 @@ fn topic_can_be_joined_after_every_end() {
         let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
         end(&mut hand);
         hand.forget();
-        // With other parameters, too: they are not shared any more.
+        // The parameters may differ, because the earlier ones are not shared any more.
         hand.socket.join(hand.now, "room:a", json!({"other": true})).expect(name);
         hand.drain();
         hand.advance(secs(10));
@@ -540,8 +541,8 @@ fn topic_can_be_joined_after_every_end() {
     }
 }
 
-/// The same function counts as equal parameters, another one does not. Reported in
-/// supabase/supabase#12467 and phoenixframework/phoenix#3171.
+/// A second join with the same function shares the channel. A join with another function is an error.
+/// Reported in supabase/supabase#12467 and phoenixframework/phoenix#3171.
 #[test]
 fn topic_is_shared_with_same_params_function() {
     let make = |n: u64| JoinParams::from_fn(move |_| Payload::from(json!({"n": n})));
@@ -551,7 +552,7 @@ fn topic_is_shared_with_same_params_function() {
     hand.socket.join(hand.now, "room:a", params).expect("the same");
     hand.drain();
     assert_eq!((hand.sent.len(), hand.socket.interests("room:a")), (1, 2));
-    // Alike is not the same, for what a function does cannot be compared.
+    // Two functions that do the same are still different, because functions cannot be compared.
     assert!(hand.socket.join(hand.now, "room:a", make(1)).is_err());
     assert!(hand.socket.join(hand.now, "room:a", json!({"n": 1})).is_err());
     assert_eq!(hand.socket.interests("room:a"), 2);
@@ -560,7 +561,7 @@ fn topic_is_shared_with_same_params_function() {
 /// Every failure names what the client does next. Reported in supabase/supabase-flutter#536.
 #[test]
 fn failure_names_the_next_step() {
-    // A lost connection: when the next attempt is.
+    // A lost connection: the signal names the delay of the next attempt.
     let mut hand = Hand::joined(config());
     hand.lost();
     let next = hand.signals.iter().find_map(|signal| match signal {
@@ -569,7 +570,7 @@ fn failure_names_the_next_step() {
     });
     let (delay, _) = hand.reconnect_after();
     assert_eq!(next, Some(NextStep::Retry { delay, attempt: 1 }));
-    // A crash: when the channel is joined again, and why.
+    // A crash: the action names the delay of the rejoin and its cause.
     hand.until_dial();
     hand.opened();
     hand.answer_join("room:a");
@@ -585,7 +586,7 @@ fn failure_names_the_next_step() {
         panic!("{:?}", hand.socket.channel_status("room:a"))
     };
     assert_eq!(until.since(hand.now), delay);
-    // A refusal: whether it was the last try. The end: that it is the end.
+    // A refusal: the signals show whether it was the last attempt, and that the channel has ended.
     hand.leave("room:a");
     hand.join("room:b");
     hand.forget();
@@ -601,7 +602,7 @@ fn failure_names_the_next_step() {
         ),
         "{signals:#?}"
     );
-    // Giving up: with the cause that led to it, in words.
+    // Giving up: the signal contains the cause as text.
     let mut hand = Hand::open(config().max_retries(Some(0)));
     hand.close_frame(1012);
     let cause = Cause::RemoteClose { code: Some(1012), reason: String::new() };
@@ -653,7 +654,7 @@ fn error_with_null_ref_needs_joined_or_leaving() {
         let crashed = Interruption::Crashed;
         let interrupted = Signal::Interrupted { topic: "room:a".into(), cause: crashed };
         assert_eq!(hand.signals.last(), Some(&interrupted));
-        // Waiting to rejoin: there is no instance that it could name.
+        // While the channel waits for its rejoin, there is no instance that the frame could name.
         hand.receive(&null_error);
         assert_eq!(hand.socket.stats().stale_frames, 2);
 
@@ -665,9 +666,9 @@ fn error_with_null_ref_needs_joined_or_leaving() {
     }
 }
 
-/// A transport that takes a frame now and then gets the joins first. The late leaves of a topic that is
-/// left and joined again and again must not pile up behind them: a join replaces the instance on the
-/// server (`wire/join_double`), so there is nothing left to leave.
+/// A transport that accepts a frame only now and then gets the joins first. Late leaves of a topic
+/// that is left and joined again and again must not accumulate behind them. A join replaces the
+/// instance on the server (`wire/join_double`), so the leaves before it are not needed.
 #[test]
 fn late_leave_is_dropped_by_the_next_join() {
     let mut hand = Hand::joined(config());

@@ -87,7 +87,7 @@ fn push_with_zero_timeout_ends_unsent() {
     assert_eq!(hand.count_sent("room:a", "e"), 0);
 }
 
-/// A queue of zero pushes, or of zero bytes.
+/// A queue with a capacity of zero pushes, or of zero bytes, accepts no push.
 #[test]
 fn queue_of_zero_accepts_no_push() {
     for config in [config().queued_pushes_max(0), config().queued_bytes_max(0)] {
@@ -97,7 +97,7 @@ fn queue_of_zero_accepts_no_push() {
     }
 }
 
-/// Zero time for retries gives up, too.
+/// Zero retries, or zero time for retries, give up at the first failure.
 #[test]
 fn zero_retries_give_up_at_first_failure() {
     for config in [config().max_retries(Some(0)), config().max_elapsed(Some(Duration::ZERO))] {
@@ -132,7 +132,7 @@ fn stable_after_zero_resets_on_open() {
     }
 }
 
-/// The transport is dropped at the next poll.
+/// With a close timeout of zero, the transport is dropped at the next poll.
 #[test]
 fn close_timeout_zero_drops_the_transport() {
     let mut hand = Hand::open(config().close_timeout(Duration::ZERO));
@@ -153,7 +153,7 @@ fn write_stall_of_zero_does_not_spin() {
         let mut hand = Hand::open(config.clone());
         hand.join("room:a");
         hand.writable(false);
-        // It panics when time does not pass.
+        // `advance` panics if a deadline is due again and again at one instant.
         hand.advance(secs(5));
         assert_eq!(hand.socket.status(), Status::Open, "the join decides");
         hand.answer_join("room:a");
@@ -172,8 +172,8 @@ fn write_stall_of_zero_does_not_spin() {
     }
 }
 
-/// The last instant counts as never, so a clock that has arrived there finds no deadline that is
-/// due again and again.
+/// A deadline at the last instant counts as no deadline. Otherwise a clock at that instant would find
+/// a deadline that is due again and again.
 #[test]
 fn documented_loop_ends_at_the_last_instant() {
     for start in [Time::MAX, Time::from_nanos(u64::MAX - 1)] {

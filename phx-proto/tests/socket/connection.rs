@@ -17,7 +17,8 @@ fn refused(status: u16, headers: &[(&str, &str)]) -> Cause {
     Cause::Refused(Refusal::new(status, headers, ""))
 }
 
-/// Reported in firezone/firezone#11591.
+/// An attempt without an answer is aborted after `connect_timeout`, and retried. Reported in
+/// firezone/firezone#11591.
 #[test]
 fn unanswered_attempt_is_aborted_after_connect_timeout() {
     let mut hand = Hand::new(config());
@@ -30,6 +31,7 @@ fn unanswered_attempt_is_aborted_after_connect_timeout() {
     assert_eq!(hand.reconnect_after().1, Cause::ConnectTimeout);
 }
 
+/// The delay before the first retry is random, in a range that depends on how the connection ended.
 /// Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: RETRY-5.
 #[test]
@@ -50,7 +52,8 @@ fn first_retry_is_spread_by_cause() {
     }
 }
 
-/// Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
+/// After close code 1012, the delays of 200 clients use both ends of the range. Reported in
+/// phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 #[test]
 fn deploy_spread_uses_its_whole_range() {
     let delays: Vec<_> = (0..200)
@@ -66,7 +69,7 @@ fn deploy_spread_uses_its_whole_range() {
     assert!(delays.iter().any(|delay| *delay > ms(1_800)));
 }
 
-/// The last step repeats.
+/// Retries follow the steps of the backoff, with jitter. The last step repeats.
 /// Protocol: RETRY-5.
 #[test]
 fn retries_follow_steps_with_jitter() {
@@ -93,6 +96,7 @@ fn exponential_schedule_can_be_chosen() {
     }
 }
 
+/// A server accepts each connection and drops it after a second: the delay grows with every loss.
 /// Reported in phoenixframework/phoenix#6766.
 #[test]
 fn accept_and_drop_server_is_not_hammered() {
@@ -147,7 +151,7 @@ fn steps_below_the_spread_are_skipped() {
             hand.failed(dial_failure());
             check(hand.reconnect_after().0, step / 2, *step, "a step");
         }
-        // A gateway that answers for a server that is not back is in the same outage.
+        // A gateway that answers while the server is still down belongs to the same outage.
         hand.until_dial();
         hand.failed(refused(503, &[]));
         check(hand.reconnect_after().0, steps[steps.len() - 1] / 2, 5_000, "503");
@@ -167,6 +171,7 @@ fn second_loss_keeps_the_steps() {
     }
 }
 
+/// A stable connection ends the skipping of short steps: the next failure waits as after any loss.
 /// Reported in phoenixframework/phoenix#5155.
 #[test]
 fn stable_connection_restores_skipped_steps() {
@@ -202,7 +207,8 @@ fn max_retries_counts_scheduled_reconnects() {
     }
 }
 
-/// Reported in phoenixframework/phoenix#5155.
+/// If the next delay would exceed `max_elapsed`, the client gives up. Reported in
+/// phoenixframework/phoenix#5155.
 #[test]
 fn delay_beyond_max_elapsed_gives_up() {
     let steps = Backoff::steps_msec(&[400]).unwrap().jitter(0.0).unwrap();
@@ -217,7 +223,8 @@ fn delay_beyond_max_elapsed_gives_up() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// Reported in phoenixframework/phoenix#3161 and mtrudel/bandit#582.
+/// By default, the client reconnects after every close code of the server. Reported in
+/// phoenixframework/phoenix#3161 and mtrudel/bandit#582.
 /// Protocol: CLOSE-1.
 #[test]
 fn every_remote_close_code_reconnects_by_default() {
@@ -228,8 +235,8 @@ fn every_remote_close_code_reconnects_by_default() {
     }
 }
 
-/// Some applications want the connection to stay closed after a code. Reported in
-/// phoenixframework/phoenix#3161 and mtrudel/bandit#582.
+/// A close rule can stop reconnecting after a code, or delay it, because some applications want the
+/// connection to stay closed. Reported in phoenixframework/phoenix#3161 and mtrudel/bandit#582.
 #[test]
 fn close_rules_can_stop_or_delay() {
     let range = DelayRange::new(secs(30), secs(60)).unwrap();
@@ -243,6 +250,7 @@ fn close_rules_can_stop_or_delay() {
     check(hand.reconnect_after().0, 30_000, 60_000, "1013");
 }
 
+/// A close frame is followed by a reset: the cause is the close frame, and the reset is stale.
 /// Protocol: CLOSE-8.
 #[test]
 fn first_cause_wins_over_later_reset() {
@@ -272,7 +280,7 @@ fn status_401_stops_without_fresh_credentials() {
     check(hand.reconnect_after().0, 2_500, 5_000, "a repeated 401 is a refusal");
 }
 
-/// Refusals wait longer than losses do.
+/// Refusals wait longer than losses do, and are counted separately.
 /// Protocol: RETRY-7.
 #[test]
 fn refusals_have_their_own_counter() {
@@ -285,7 +293,7 @@ fn refusals_have_their_own_counter() {
             hand.until_dial();
         }
         if status == 404 {
-            // After an accepted upgrade the counter is the ordinary one.
+            // After an accepted upgrade, a 404 is not counted as a refusal.
             continue;
         }
         // An accepted upgrade resets the counter.
@@ -307,7 +315,8 @@ fn busy_server_gets_ordinary_backoff() {
     }
 }
 
-/// Reported in firezone/firezone#2464 and firezone/firezone#14735.
+/// Rules can make a 403 final, and make a 500 count as a refusal. Reported in firezone/firezone#2464
+/// and firezone/firezone#14735.
 #[test]
 fn status_rules_can_be_changed() {
     let rules = config().status_rule(403, StatusRule::Stop).status_rule(500, StatusRule::Refused);
@@ -328,7 +337,7 @@ fn status_404_hints_at_websocket_path() {
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
-/// The header has two forms: seconds and an HTTP date. The server may set the window. Reported in
+/// The header has two forms: seconds and an HTTP date. Its delay is used up to a maximum. Reported in
 /// phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: CONN-15.
 #[test]
@@ -350,7 +359,7 @@ fn retry_after_is_obeyed_up_to_maximum() {
     }
 }
 
-/// If the provider gives up, that is final.
+/// If the credentials provider fails, the attempt is retried. If it gives up, the client gives up.
 #[test]
 fn provider_error_backs_off() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
@@ -362,7 +371,8 @@ fn provider_error_backs_off() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// At any other time the unchanged credentials are used.
+/// If the provider returns unchanged credentials after a refusal, the client gives up. At any other
+/// time it uses them.
 #[test]
 fn unchanged_credentials_are_final_after_refusal() {
     for status in [401, 403] {
@@ -382,7 +392,7 @@ fn unchanged_credentials_are_final_after_refusal() {
     }
 }
 
-/// The next dial uses the new credentials.
+/// New credentials replace every earlier parameter, and the next dial uses them.
 #[test]
 fn credentials_are_replaced_as_a_whole() {
     let hand_config = config().param("token", "old").param("keep", "no");
@@ -398,7 +408,7 @@ fn credentials_are_replaced_as_a_whole() {
     );
 }
 
-/// A server that selects no subprotocol causes a warning.
+/// The auth token is sent as a subprotocol. A server that selects no subprotocol causes a warning.
 #[test]
 fn auth_token_travels_as_subprotocol() {
     let mut hand = Hand::new(config().auth_token("secret-token-1"));
@@ -419,7 +429,8 @@ fn auth_token_travels_as_subprotocol() {
     assert!(!hand.signals.contains(&warning));
 }
 
-/// Reported in phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
+/// After a disconnect in any state, the socket is closed and has no deadline. Reported in
+/// phoenixframework/phoenix#1841 and phoenixframework/phoenix#2187.
 #[test]
 fn disconnect_wins_in_every_state() {
     type Prepare = fn(&mut Hand);
@@ -458,7 +469,7 @@ fn disconnect_wins_in_every_state() {
     }
 }
 
-/// The connection is aborted if the peer does not answer in time.
+/// A disconnect sends close code 1000. The connection is aborted if the peer does not answer in time.
 /// Protocol: CLOSE-9.
 #[test]
 fn disconnect_sends_1000_then_aborts() {
@@ -474,7 +485,8 @@ fn disconnect_sends_1000_then_aborts() {
     assert_eq!(hand.socket.status(), Status::Closed);
 }
 
-/// A later disconnect cancels it.
+/// A `connect` while the connection is closing takes effect afterwards. A later disconnect cancels
+/// it.
 #[test]
 fn connect_while_closing_is_remembered() {
     for cancel in [false, true] {
@@ -550,7 +562,8 @@ fn connect_now_dials_at_once() {
     assert_eq!(hand.socket.connect_now(hand.now), Err(NotRetrying));
 }
 
-/// A wait that the server asked for is kept.
+/// A wake-up ends an ordinary wait. It does not end the wait after a refusal, or a wait that the
+/// server asked for with `Retry-After`.
 #[test]
 fn wake_skips_wait_but_not_retry_after() {
     type Fail = fn(&mut Hand);
@@ -586,6 +599,7 @@ fn wake_acts_at_most_once_a_second() {
     assert_eq!(dials, 3, "the first, and one for each second begun");
 }
 
+/// Inputs with the id of an earlier connection are counted as stale and have no other effect.
 /// Reported in phoenixframework/phoenix#6600 and phoenixframework/phoenix#6103.
 /// Protocol: RETRY-4.
 #[test]
@@ -609,7 +623,8 @@ fn inputs_of_earlier_connection_change_nothing() {
     assert_eq!(hand.socket.stats().stale_inputs, 5);
 }
 
-/// The next connection works. Reported in phoenixframework/phoenix#1873.
+/// A message over the limit closes the connection with 1009, and the next connection works. Reported
+/// in phoenixframework/phoenix#1873.
 #[test]
 fn message_over_limit_closes_with_1009() {
     let mut hand = Hand::joined(config().max_message_bytes(200));
@@ -623,8 +638,8 @@ fn message_over_limit_closes_with_1009() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// If a message that is too large follows a join, it follows every join and is transferred each
-/// time. So the retry waits as long as after a refusal.
+/// If a message over the limit follows a join, the server sends it again after every rejoin. So after
+/// repeated messages over the limit, the retry waits as long as after a refusal.
 #[test]
 fn repeated_message_too_large_waits_as_refused() {
     let mut hand = Hand::joined(config().max_message_bytes(200).heartbeat_interval(secs(0)));
@@ -640,7 +655,8 @@ fn repeated_message_too_large_waits_as_refused() {
         hand.opened();
         hand.answer_join("room:a");
     };
-    // Longer than `stable_after`, as on a slow link, and with failed attempts in between.
+    // Each connection lasts longer than `stable_after`, as on a slow link, and failed attempts are in
+    // between.
     for (nth, (from, to)) in [(10, 1_500), (2_500, 5_000), (7_500, 15_000)].into_iter().enumerate()
     {
         let delay = too_large(&mut hand, secs(15));
@@ -649,14 +665,14 @@ fn repeated_message_too_large_waits_as_refused() {
         hand.failed(dial_failure());
         again(&mut hand);
     }
-    // A wake-up cuts none of them short.
+    // A wake-up does not shorten any of these waits.
     let delay = too_large(&mut hand, secs(1));
     check(delay, 30_000, 60_000, "the fourth");
     hand.socket.handle_wake(hand.now);
     hand.drain();
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
     again(&mut hand);
-    // Anything else in between starts the count over, and so does a connection that lasted.
+    // Any other cause in between resets the count, and so does a connection that lasted.
     hand.lost();
     again(&mut hand);
     let delay = too_large(&mut hand, secs(15));
@@ -706,7 +722,7 @@ fn refusal_is_shared_by_every_channel() {
     assert_eq!(ended, topics.len() + 2);
 }
 
-/// The next good frame still works.
+/// A frame that cannot be decoded is reported, and the next valid frame still works.
 #[test]
 fn garbage_is_reported_and_skipped() {
     let mut hand = Hand::joined(config());
@@ -766,7 +782,8 @@ fn disconnected_ends_every_open_connection() {
     }
 }
 
-/// Reported in supabase/supabase-flutter#536.
+/// `Disconnected` contains the delay and the number of the next attempt. Reported in
+/// supabase/supabase-flutter#536.
 #[test]
 fn disconnected_names_the_next_step() {
     let mut hand = Hand::open(config());
@@ -779,8 +796,8 @@ fn disconnected_names_the_next_step() {
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
 
-/// A driver may report the end of a connection before it has reported that it opened. Then the
-/// attempt with that id fails.
+/// A driver may report that a connection ended without having reported that it opened. Then the
+/// attempt with that id has failed.
 #[test]
 fn closed_before_opened_is_failed_attempt() {
     let mut hand = Hand::new(config());
@@ -829,7 +846,8 @@ fn failed_while_closing_ends_the_close() {
     assert_eq!(hand.socket.poll_timeout(), None);
 }
 
-/// Thousands of clients that were given the same hour must not come back in the same second.
+/// Thousands of clients that got the same hour in `Retry-After` must not reconnect in the same
+/// second.
 #[test]
 fn retry_after_at_its_cap_is_spread() {
     let mut delays = Vec::new();
@@ -845,8 +863,8 @@ fn retry_after_at_its_cap_is_spread() {
     assert!(*most - *least > secs(600), "{least:?} to {most:?}");
 }
 
-/// A router without a backend answers 404 for the length of a deploy: where a connection was open
-/// before, the path is not wrong.
+/// A router without a backend answers 404 during a deploy. If a connection was open before, the path
+/// is right and the client retries soon.
 #[test]
 fn status_404_after_open_is_a_deploy() {
     let mut hand = Hand::new(config().heartbeat_interval(Duration::ZERO));
@@ -868,11 +886,11 @@ fn status_404_after_open_is_a_deploy() {
         assert!(hand.socket.stats().failed_attempts < 100);
         hand.until_dial();
     }
-    // Two minutes are over: now it is refused for good.
+    // After two minutes the 404 counts as a refusal.
     hand.until_dial();
     hand.failed(refused(404, &[]));
     check(hand.reconnect_after().0, 7_500, 15_000, "refused_after");
-    // Once it was open again, the minutes start over.
+    // After the connection was open again, the two minutes start over.
     hand.until_dial();
     hand.opened();
     hand.advance(secs(10));
@@ -880,7 +898,7 @@ fn status_404_after_open_is_a_deploy() {
     hand.until_dial();
     hand.failed(refused(404, &[]));
     check(hand.reconnect_after().0, 500, 2_000, "reconnect_after");
-    // They also do if it was open for a moment only; and a wake skips the wait.
+    // They also start over if the connection was open only for a moment. A wake-up skips the wait.
     hand.advance(secs(130));
     hand.opened();
     hand.lost();
@@ -891,7 +909,7 @@ fn status_404_after_open_is_a_deploy() {
     hand.socket.handle_wake(hand.now);
     hand.drain();
     assert_ne!(hand.dialled, before, "dialled at once");
-    // Another refusal is not retried soon.
+    // A refusal with another status is not retried soon.
     hand.failed(refused(403, &[]));
     check(hand.reconnect_after().0, 2_500, 5_000, "refused_after");
 }
@@ -928,7 +946,7 @@ fn status_404_elsewhere_is_refused() {
         check(delay(other, None).unwrap(), 2_500, 5_000, other);
     }
     assert_eq!(delay(same, Some(StatusRule::Stop)), None, "a rule of one's own holds");
-    // Never open: the path is wrong.
+    // No connection was ever open, so the path is wrong.
     let mut hand = Hand::new(config());
     hand.connect();
     hand.failed(refused(404, &[]));

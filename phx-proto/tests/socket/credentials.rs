@@ -14,8 +14,8 @@ use phx_proto::{
 use proptest::prelude::*;
 use serde_json::json;
 
-/// Join parameters are computed per attempt, so an hour later they have the token of that time.
-/// Reported in supabase/realtime-js#123 and supabase/supabase-js#1732.
+/// Join parameters are computed for each attempt, so a rejoin after an hour carries the token of that
+/// time. Reported in supabase/realtime-js#123 and supabase/supabase-js#1732.
 /// Protocol: RETRY-6.
 #[test]
 fn rejoin_carries_a_fresh_token() {
@@ -111,8 +111,8 @@ fn token_is_never_printed() {
     }
 }
 
-/// A token with a line break would become a header of its own. The error is no panic. Reported in
-/// firezone/firezone#12992.
+/// A token with a line break would start a header of its own. It is an error, and does not cause a
+/// panic. Reported in firezone/firezone#12992.
 #[test]
 fn invalid_header_is_an_error() {
     for value in ["a\nb", "a\r\nx-admin: 1", "a\0b"] {
@@ -121,7 +121,7 @@ fn invalid_header_is_an_error() {
     for name in ["", "a b", "a\n", "a:"] {
         assert!(config().header(name, "v").is_err(), "{name:?}");
     }
-    // A parameter and a subprotocol are encoded, so anything goes.
+    // Parameters and subprotocols are encoded, so they may contain any characters.
     let hand = Hand::new(config().param("token", "a b\r\n&c").auth_token("a b\r\n"));
     let request = hand.socket.connect_request().expect("an address that may be dialled");
     let target = request.uri.target();
@@ -198,7 +198,7 @@ fn clear_text_is_never_dialled_by_default() {
             hand.connect();
             let refused = hand.socket.connect_request();
             assert!(matches!(refused, Err(ConfigError::Insecure { .. })), "{refused:?}");
-            // It is not dialled with what was there before, either.
+            // `set_credentials` refuses such an address too.
             let error = hand.socket.set_credentials(hand.now, elsewhere()).unwrap_err();
             assert!(matches!(error, CredentialsError::Config(ConfigError::Insecure { .. })));
             hand.socket.set_credentials(hand.now, Credentials::new()).unwrap();
@@ -251,7 +251,8 @@ proptest! {
     }
 }
 
-/// Nine of ten Supabase addresses that are pasted from a browser have a `vsn` in them.
+/// Nine of ten Supabase addresses that are pasted from a browser contain a `vsn`. It selects the
+/// codec.
 /// Protocol: CONN-2.
 #[test]
 fn vsn_in_uri_chooses_the_codec() {
@@ -269,7 +270,7 @@ fn vsn_in_uri_chooses_the_codec() {
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined, "an object was read");
     assert_eq!(vsn(of("?vsn=2%2E0.0").unwrap()), "vsn=2%2E0.0");
-    // Two equal values are no contradiction; any other pair is an error where it is made.
+    // Two equal values are no contradiction. Any other pair is an error at the call that creates it.
     of("?vsn=1.0.0").unwrap().codec(Arc::new(V1)).expect("the same");
     for (query, codec) in
         [("?vsn=1.0.0", Arc::new(V2) as Arc<dyn Codec>), ("?vsn=2.0.0", Arc::new(V1))]
@@ -283,7 +284,7 @@ fn vsn_in_uri_chooses_the_codec() {
         assert_eq!(error, ConfigError::UnknownVsn, "{query}");
         assert!(error.to_string().contains("`Codec`"), "{error}");
     }
-    // Parameters and the address of credentials are held to the codec too.
+    // Parameters and the address of the credentials must match the codec too.
     let hand = Hand::new(of("").unwrap().param("vsn", "1.0.0"));
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
     let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
@@ -294,8 +295,8 @@ fn vsn_in_uri_chooses_the_codec() {
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
 }
 
-/// A host, a header's name and a header's value are checked by the same rule wherever they are
-/// given, so nothing is accepted that every request then refuses.
+/// One rule checks hosts, header names and header values in every place where they are given, so no
+/// configuration is accepted that makes every request fail.
 #[test]
 #[cfg(all(feature = "service", feature = "upgrade"))]
 fn hosts_and_headers_have_one_rule() {
@@ -338,8 +339,9 @@ fn hosts_and_headers_have_one_rule() {
     }
 }
 
-/// A planted token is searched for in the text of errors: frames that cannot be read, payloads of
-/// another type, refusals. Each has a method that shows the full text.
+/// The test plants a token in frames that cannot be read, in payloads of another type and in
+/// refusals, and searches for it in the text of the errors. Each error has a method that returns the
+/// full text.
 #[test]
 fn errors_print_no_server_text() {
     const TOKEN: &str = "s3cret-t0ken";

@@ -37,7 +37,7 @@ fn unsupported_dial_is_not_retried() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// Certificates are renewed, so a retry may succeed.
+/// A TLS failure is retried soon, because certificates are renewed.
 #[test]
 fn tls_failure_is_retried_soon() {
     let delay = delay_after(Cause::Tls { kind: TlsKind::Expired, message: "expired".to_owned() });
@@ -54,7 +54,7 @@ fn proxy_refusal_waits_longer_than_unreachable_server() {
     assert!(refused(502) < Duration::from_secs(1), "{:?}", refused(502));
 }
 
-/// The refusal does not concern the credentials for the server.
+/// A refusal by the proxy does not affect the credentials for the server.
 #[test]
 fn proxy_refusal_keeps_server_credentials() {
     let mut hand = Hand::new(config().credentials_refreshed(true));
@@ -64,12 +64,12 @@ fn proxy_refusal_keeps_server_credentials() {
     assert_eq!(cause.name(), "proxy_refused");
     assert!(matches!(next, NextStep::Retry { .. }), "{next:?}");
     assert_eq!(cause.to_string(), "the proxy refused the tunnel: HTTP 401");
-    // The meaning of a status in Phoenix is no hint here.
+    // The proxy's 403 does not have the meaning that Phoenix gives to the status.
     let forbidden = Cause::ProxyRefused(Refusal::new(403, vec![], ""));
     assert_eq!(forbidden.to_string(), "the proxy refused the tunnel: HTTP 403");
 }
 
-/// Every kind of failure is in the cause, in the counters and in the text of a log.
+/// Every kind of dial failure is in the cause, in the counters and in the logged text.
 #[test]
 fn dial_failure_kinds_are_counted() {
     for (kind, name) in [
@@ -94,7 +94,8 @@ fn dial_failure_kinds_are_counted() {
     assert_eq!(Cause::HeartbeatTimeout.dial_kind(), None);
 }
 
-/// A wrong password is not tried every five seconds: proxies lock accounts.
+/// After a refusal, a SOCKS proxy is not tried again every five seconds, because proxies lock
+/// accounts after wrong passwords.
 #[test]
 fn socks_refusal_waits_like_407() {
     for refusal in [SocksRefusal::Credentials, SocksRefusal::NotAllowed] {

@@ -7,7 +7,7 @@ use crate::hand::{Hand, check, config, ms, secs};
 use phx_proto::event::Warning;
 use phx_proto::{Cause, Signal, Status};
 
-/// The first one is due in the second half of the interval.
+/// The first heartbeat is due in the second half of the first interval.
 /// Protocol: HB-2.
 #[test]
 fn heartbeat_is_due_every_interval() {
@@ -50,7 +50,8 @@ fn inbound_traffic_replaces_no_heartbeat() {
     assert!((25..=40).contains(&open_for), "{open_for} s");
 }
 
-/// Reported in firezone/firezone#2916 and phoenixframework/phoenix#2123.
+/// An unanswered heartbeat aborts the connection, and the client reconnects. Reported in
+/// firezone/firezone#2916 and phoenixframework/phoenix#2123.
 /// Protocol: HB-4.
 #[test]
 fn missed_heartbeat_aborts_and_reconnects() {
@@ -62,8 +63,9 @@ fn missed_heartbeat_aborts_and_reconnects() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
-/// A connection that is half-open in the other direction: the peer has stopped reading. Reported in
-/// firezone/firezone#2916 and phoenixframework/phoenix#2123.
+/// A heartbeat that cannot be written detects a peer that has stopped reading, a connection that is
+/// half-open in the other direction. Reported in firezone/firezone#2916 and
+/// phoenixframework/phoenix#2123.
 #[test]
 fn unwritten_heartbeat_detects_stalled_peer() {
     let mut hand = Hand::open(config());
@@ -85,7 +87,8 @@ fn write_stall_detects_dead_peer_without_heartbeats() {
     assert_eq!(hand.reconnect_after().1, Cause::WriteStalled);
 }
 
-/// Reported in firezone/firezone#4296.
+/// A reply with another ref or another topic does not answer a heartbeat; a reply with any status
+/// does. Reported in firezone/firezone#4296.
 #[test]
 fn heartbeat_reply_must_match_topic_and_ref() {
     let mut hand = Hand::open(config());
@@ -103,8 +106,9 @@ fn heartbeat_reply_must_match_topic_and_ref() {
     assert_eq!(hand.socket.stats().last_rtt, Some(ms(40)));
 }
 
-/// Only an unanswered probe declares the connection dead. Reported in phoenixframework/phoenix#5984
-/// and davidstump/SwiftPhoenixClient#117.
+/// After a jump of the clock, the client sends a probe first, and declares the connection dead only
+/// if the probe is not answered. Reported in phoenixframework/phoenix#5984 and
+/// davidstump/SwiftPhoenixClient#117.
 #[test]
 fn clock_jump_probes_the_connection_first() {
     let mut hand = Hand::open(config());
@@ -113,14 +117,14 @@ fn clock_jump_probes_the_connection_first() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
     hand.answer_heartbeat();
     assert_eq!(hand.socket.status(), Status::Open);
-    // The surprising case: coarse ticks must not keep a dead peer alive for ever.
+    // Coarse ticks look like jumps of the clock. They must not keep a dead peer alive forever.
     for _ in 0..20 {
         hand.sleep(secs(60));
     }
     assert_ne!(hand.socket.status(), Status::Open);
 }
 
-/// The warning is emitted at construction. Reported in firezone/firezone#4348 and
+/// The warning is emitted when the socket is constructed. Reported in firezone/firezone#4348 and
 /// firezone/firezone#12246.
 #[test]
 fn heartbeat_interval_without_slack_is_warned() {
@@ -128,12 +132,12 @@ fn heartbeat_interval_without_slack_is_warned() {
     assert_eq!(hand.signals, [Signal::Warning(Warning::HeartbeatIntervalTooLong)]);
 }
 
-/// The peer gets time even if the wake-up was reported before the timeout.
+/// The peer gets time to answer even if the wake-up is reported before the timeout is handled.
 #[test]
 fn heartbeat_due_during_sleep_gets_time() {
     let mut hand = Hand::open(config());
-    // The machine slept past the heartbeat and its deadline; the wake-up is reported first, and what
-    // it asks for is answered before the deadlines are looked at.
+    // The machine slept past the heartbeat and its deadline. The wake-up is reported first, and the
+    // actions that it causes are carried out before any deadline is handled.
     hand.now += secs(50);
     hand.socket.handle_wake(hand.now);
     hand.drain();
@@ -146,8 +150,8 @@ fn heartbeat_due_during_sleep_gets_time() {
     assert!(hand.has_abort(), "and no more than its time");
 }
 
-/// The machine fell asleep while the transport took no frames. After the sleep it is probed before
-/// it is declared dead.
+/// The machine fell asleep while the transport accepted no frames. After the sleep the connection is
+/// probed before it is declared dead.
 #[test]
 fn transport_blocked_before_sleep_is_probed_first() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
@@ -166,7 +170,8 @@ fn transport_blocked_before_sleep_is_probed_first() {
     assert!(dead.has_abort(), "coarse ticks keep no dead peer alive");
 }
 
-/// The driver is late by more than a short `heartbeat_timeout`.
+/// The driver handles a deadline later than a short `heartbeat_timeout` allows, and still sends a
+/// probe first.
 #[test]
 fn late_driver_still_probes_first() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(10)).heartbeat_timeout(secs(2)));

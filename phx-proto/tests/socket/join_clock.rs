@@ -6,6 +6,7 @@ use phx_proto::socket::{PendingReason, TimerKind};
 use phx_proto::{Cause, ChannelStatus, Signal, Status, Time};
 use serde_json::json;
 
+/// A join that timed out is not left: the client sends a probe, and an ok after it still joins.
 /// Protocol: JOIN-10, JOIN-13.
 #[test]
 fn late_ok_of_newest_join_joins() {
@@ -20,8 +21,8 @@ fn late_ok_of_newest_join_joins() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// The heartbeat behind the join was answered, so the reply to the join is lost. The retry has a
-/// backoff.
+/// The heartbeat that was sent after the join was answered, so the reply to the join is lost. The
+/// join is retried after a backoff.
 /// Protocol: JOIN-10.
 #[test]
 fn join_passed_by_heartbeat_is_retried() {
@@ -33,13 +34,15 @@ fn join_passed_by_heartbeat_is_retried() {
     assert!((ms(50)..=ms(100)).contains(&delay), "{delay:?}");
     hand.advance(delay);
     assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
-    // The reply of the first one is stale by now.
+    // The reply to the first join is stale by now.
     let first = hand.sent[0].msg_ref.clone();
     let ok = json!({"status": "ok", "response": {}});
     hand.receive(&json!([first, first, "room:a", "phx_reply", ok]));
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joining);
 }
 
+/// Only the oldest unanswered join has a deadline. The deadline of the next join starts at the
+/// answer.
 /// Protocol: JOIN-9.
 #[test]
 fn only_oldest_unanswered_join_has_a_clock() {
@@ -55,7 +58,7 @@ fn only_oldest_unanswered_join_has_a_clock() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:b".into() }));
 }
 
-/// The join aborts the connection, and is the last to be written on the next one.
+/// A join that blocks the socket aborts the connection, and is written last on the next one.
 /// Protocol: HB-6.
 #[test]
 fn join_that_blocks_the_socket_comes_last() {
@@ -103,9 +106,9 @@ fn younger_answer_keeps_the_oldest_clock() {
     assert_eq!(hand.take_signals(), [Signal::JoinTimedOut { topic: "room:a".into() }]);
 }
 
-/// The server answers joins one after another and a heartbeat behind them, so the answer to a
-/// heartbeat proves that the replies to all earlier joins are lost: eight lost replies cost one
-/// `join_timeout`, not eight.
+/// The server answers joins and a later heartbeat in order, so the answer to the heartbeat proves
+/// that the replies to all earlier joins are lost. Eight lost replies cost one `join_timeout`, not
+/// eight.
 #[test]
 fn lost_join_replies_recover_together() {
     let mut hand = Hand::open(config());
@@ -113,7 +116,7 @@ fn lost_join_replies_recover_together() {
         hand.join(&format!("room:{topic}"));
     }
     hand.advance(secs(10));
-    // Written behind the probe, so nothing is known of it.
+    // This join was written after the probe, so the answer to the probe proves nothing about it.
     hand.answer("room:3", "phx_join", "ok", json!({}));
     hand.join("room:late");
     hand.answer_heartbeat();
@@ -127,7 +130,7 @@ fn lost_join_replies_recover_together() {
     for topic in (0..8).filter(|topic| *topic != 3) {
         assert_eq!(hand.count_sent(&format!("room:{topic}"), "phx_join"), 2);
     }
-    // The clock of the one that is left began to run when the others were given up.
+    // The clock of the remaining join started when the others were given up.
     hand.forget();
     hand.advance(ms(9_899));
     assert!(hand.signals.is_empty(), "{:?}", hand.signals);
@@ -135,7 +138,7 @@ fn lost_join_replies_recover_together() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
 }
 
-/// A heartbeat that was answered before the oldest join became overdue is equally good evidence.
+/// A heartbeat that was answered before the oldest join became overdue proves the same.
 #[test]
 fn overdue_join_is_lost_by_earlier_heartbeat() {
     let mut hand = Hand::open(config());
@@ -152,7 +155,7 @@ fn overdue_join_is_lost_by_earlier_heartbeat() {
     hand.rejoin_after("room:b");
 }
 
-/// A server with a limit of joins in any second, which closes the connection when there are more.
+/// A server with a limit of joins per second. It closes the connection when the limit is exceeded.
 struct Limited {
     hand: Hand,
     limit: usize,
@@ -176,8 +179,8 @@ impl Limited {
         self.hand.socket.channels().filter(joined).count()
     }
 
-    /// Answers joins, a millisecond after each, until all are joined or the limit is passed. Returns
-    /// when each was written.
+    /// Answers each join after a millisecond, until all are joined or the limit is exceeded. Returns
+    /// the time at which each was written, and whether all were joined.
     fn connection(&mut self) -> (Vec<Time>, bool) {
         let topics = self.hand.socket.channels().count();
         let mut answered = 0;
@@ -220,8 +223,8 @@ impl Limited {
     }
 }
 
-/// The server closes when joins come too fast, and every reconnect repeats the burst
-/// (supabase/realtime#1691).
+/// The server closes the connection when joins arrive too fast, and every reconnect repeats the burst
+/// (supabase/realtime#1691). So the client paces its joins until a connection lasts.
 #[test]
 fn joins_are_paced_until_connection_lasts() {
     let mut server = Limited::new(100, 20);
@@ -242,7 +245,7 @@ fn joins_are_paced_until_connection_lasts() {
         }
         assert!(server.connections < 10, "{} of 100 joined", server.joined());
     };
-    // Kept for a while, the next one is faster.
+    // After the connection has lasted for a while, the joins on the next one are faster.
     let gap = |times: &[Time]| times[1].since(times[0]);
     server.hand.sent.clear();
     server.hand.advance(secs(3));
@@ -278,7 +281,7 @@ fn paced_join_has_reason_and_deadline() {
     assert_eq!(hand.sent.len(), 1);
     hand.advance(ms(1));
     assert_eq!(hand.sent.len(), 2);
-    // A join that is asked for in between waits for its turn, too.
+    // A join that is requested in between is paced too.
     hand.join("room:4");
     assert_eq!(hand.socket.channel_status("room:4"), paced);
     hand.advance(ms(400));
@@ -294,9 +297,9 @@ fn paced_join_has_reason_and_deadline() {
     assert_eq!(hand.sent.len(), 2);
 }
 
-/// A killed server is not a limit: a thousand channels come back as fast as they are answered,
-/// after one kill with a close frame, and after any number of kills without one or later than the
-/// joins.
+/// A killed server is not a limit of joins. A thousand channels rejoin as fast as they are answered:
+/// after one kill with a close frame, and after any number of kills that have no close frame or come
+/// later than the joins.
 #[test]
 fn killed_server_causes_no_pacing() {
     let mut hand = Hand::new(config());

@@ -1,4 +1,5 @@
-//! Functions of join parameters: evaluated by the caller, supplied if they are still wanted.
+//! Functions of join parameters: the caller evaluates them, and supplies the result if it is still
+//! wanted.
 
 use crate::hand::{Hand, config, secs};
 use phx_proto::config::ParamsPanicked;
@@ -11,7 +12,7 @@ fn made(n: u64) -> JoinParams {
     JoinParams::from_fn(move |_| Payload::from(json!({ "n": n })))
 }
 
-/// Polls until a function is to be evaluated.
+/// Polls until there is a ticket for a function to be evaluated.
 fn ticket(hand: &mut Hand) -> JoinTicket {
     loop {
         match hand.socket.poll_step(hand.now).expect("a join is due") {
@@ -39,7 +40,7 @@ fn sent(supplied: Supplied) -> Value {
     serde_json::from_slice(join.into_frame().expect("a frame").as_bytes()).expect("JSON")
 }
 
-/// A hand whose connection is open and whose `room:a` waits for its function.
+/// A hand with an open connection, whose `room:a` waits for the result of its function.
 fn waiting(config: phx_proto::Config) -> Hand {
     let mut hand = Hand::open(config);
     hand.socket.join(hand.now, "room:a", made(1)).unwrap();
@@ -61,7 +62,7 @@ fn nothing_changes_before_params_are_supplied() {
     assert_eq!(actions(&mut hand), []);
 }
 
-/// An event between the ticket and its result.
+/// An event between the creation of the ticket and its result.
 type Between = fn(&mut Hand);
 
 #[test]
@@ -130,7 +131,7 @@ fn params_are_stale_while_actions_wait() {
     hand.socket.leave(hand.now, "room:b").unwrap();
     assert_eq!(supply(&mut hand, &old), Supplied::Stale);
     assert_eq!(actions_until_ticket(&mut hand), 2, "closed and left");
-    // A heartbeat goes first.
+    // A heartbeat is written before the join.
     hand.socket.probe(hand.now).unwrap();
     assert_eq!(supply(&mut hand, &old), Supplied::Stale);
     assert_eq!(actions_until_ticket(&mut hand), 1, "the heartbeat");
@@ -145,7 +146,7 @@ fn actions_until_ticket(hand: &mut Hand) -> usize {
     .count()
 }
 
-/// `poll_action` evaluates in place, and both ways write the same bytes.
+/// `poll_action` evaluates the function itself, and writes the same bytes as with a ticket.
 #[test]
 fn poll_action_writes_what_tickets_write() {
     let config = || config().join_concurrency(2).expect("not zero");
@@ -190,7 +191,8 @@ fn poll_action_writes_what_tickets_write() {
     assert!(in_place.0.len() > 3, "{in_place:?}");
 }
 
-/// Without a leave the server would keep the channel, and go on sending its messages.
+/// If the function of a rejoin panics, a leave is sent. Without it the server would keep the channel
+/// and continue to send its messages.
 #[test]
 fn panic_on_rejoin_leaves_the_channel() {
     let mut hand = Hand::joined(config());

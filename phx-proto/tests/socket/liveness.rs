@@ -18,7 +18,7 @@ fn outstanding_heartbeat_ends_with_its_connection() {
     hand.opened();
     hand.answer_join("room:a");
     hand.forget();
-    // Its deadline passes; its reply would prove nothing either.
+    // The heartbeat's deadline passes, and its reply would prove nothing either.
     hand.advance(secs(5));
     assert_eq!(hand.socket.status(), Status::Open);
     let ok = json!({"status": "ok", "response": {}});
@@ -50,8 +50,8 @@ fn deadlines_end_with_their_connection() {
     assert_eq!(hand.socket.sizes().deadlines, 1, "nor that of a write stall");
 }
 
-/// The cause is the missed heartbeat, and not the code that the transport reports after it.
-/// Reported in davidstump/SwiftPhoenixClient#219 and dsrees/JavaPhoenixClient#32.
+/// The cause is the missed heartbeat, even if the transport reports a close code afterwards. Reported
+/// in davidstump/SwiftPhoenixClient#219 and dsrees/JavaPhoenixClient#32.
 #[test]
 fn missed_heartbeat_reconnects_despite_close_code() {
     let mut hand = Hand::joined(config());
@@ -67,8 +67,8 @@ fn missed_heartbeat_reconnects_despite_close_code() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// `probe` sends a heartbeat at once. Reported in phoenixframework/phoenix#5984 and
-/// davidstump/SwiftPhoenixClient#117.
+/// `probe` sends a heartbeat at once, and its timeout does not depend on the interval. Reported in
+/// phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]
 fn heartbeat_timeout_is_independent_of_interval() {
     let config = config().heartbeat_interval(secs(300)).heartbeat_timeout(ms(700));
@@ -77,7 +77,7 @@ fn heartbeat_timeout_is_independent_of_interval() {
     assert_eq!(hand.sent, [], "none is due");
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
-    // One on its way will do.
+    // While a heartbeat is unanswered, a further probe sends none.
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
@@ -95,7 +95,7 @@ fn wake_probes_open_connection() {
     hand.socket.handle_wake(hand.now);
     hand.drain();
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
-    // An unanswered heartbeat gets its whole timeout again, once.
+    // After a wake-up, an unanswered heartbeat gets its whole timeout once more.
     hand.advance(secs(9));
     hand.socket.handle_wake(hand.now);
     hand.advance(secs(9));
@@ -106,8 +106,8 @@ fn wake_probes_open_connection() {
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 1);
 }
 
-/// The answer to the probe still counts. Reported in phoenixframework/phoenix#5984 and
-/// davidstump/SwiftPhoenixClient#117.
+/// With heartbeats off, a wake-up still sends a probe, and its answer counts. Reported in
+/// phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]
 fn wake_probes_with_heartbeats_off() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
@@ -120,7 +120,7 @@ fn wake_probes_with_heartbeats_off() {
     assert_eq!((hand.socket.status(), hand.sent.len()), (Status::Open, 1));
 }
 
-/// A heartbeat that was due and not written is not written to the next connection. Reported in
+/// A heartbeat that was due but not written is dropped with its connection. Reported in
 /// eoinsha/JavaPhoenixChannels#39 and braverhealth/phoenix-socket-dart#5.
 #[test]
 fn owed_heartbeat_is_dropped_with_connection() {
@@ -136,7 +136,7 @@ fn owed_heartbeat_is_dropped_with_connection() {
     hand.advance(secs(10));
     assert_eq!(hand.count_sent("phoenix", "heartbeat"), 0);
     assert_eq!(hand.socket.status(), Status::Open);
-    // Nor is anything written while there is no connection.
+    // While there is no connection, no heartbeat is written either.
     let mut hand = Hand::joined(config());
     hand.lost();
     assert!(hand.socket.probe(hand.now).is_err());
@@ -146,7 +146,7 @@ fn owed_heartbeat_is_dropped_with_connection() {
 
 #[test]
 fn wake_extends_join_clock_once() {
-    // The machine sleeps while the oldest join runs: the server may have answered long ago.
+    // The machine sleeps while the oldest join is unanswered. The server may have answered long ago.
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.forget();
@@ -157,10 +157,10 @@ fn wake_extends_join_clock_once() {
     assert!(!hand.signals.contains(&timed_out));
     hand.advance(ms(1));
     assert!(hand.signals.contains(&timed_out));
-    // Coarse ticks do not keep a stalled join for ever.
+    // Coarse ticks do not keep a stalled join alive forever.
     hand.sleep(secs(60));
     assert_eq!(hand.reconnect_after().1, Cause::JoinStalled { topic: "room:a".into() });
-    // And an answer that came meanwhile is simply the join.
+    // An answer that arrived during the sleep joins the channel.
     let mut hand = Hand::open(config());
     hand.join("room:a");
     hand.sleep(secs(3_600));

@@ -32,6 +32,7 @@ fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
         .collect()
 }
 
+/// A reply ends its push whatever its status is.
 /// Protocol: MSG-9, REPLY-2.
 #[test]
 fn reply_of_any_status_is_the_outcome() {
@@ -44,7 +45,8 @@ fn reply_of_any_status_is_the_outcome() {
     }
 }
 
-/// Reported in firezone/firezone#9647 and firezone/firezone#4242.
+/// Pushes to a channel that is not joined are written after the ok of the join, in order. Reported in
+/// firezone/firezone#9647 and firezone/firezone#4242.
 /// Protocol: JOIN-15, PUSH-1.
 #[test]
 fn push_waits_for_join_in_order() {
@@ -78,7 +80,8 @@ fn heartbeat_and_joins_overtake_pushes() {
     assert_eq!(hand.sent.len(), 102);
 }
 
-/// Reported in phoenixframework/phoenix#3827.
+/// A reply after the timeout of its push is counted, and gives the push no second outcome. Reported
+/// in phoenixframework/phoenix#3827.
 /// Protocol: REPLY-3, REPLY-4.
 #[test]
 fn late_reply_of_timed_out_push_is_counted() {
@@ -107,6 +110,7 @@ fn unwritten_push_times_out_as_unsent() {
     assert_eq!(hand.count_sent("room:a", "echo"), 0);
 }
 
+/// A second reply to a push is counted, and gives the push no second outcome.
 /// Protocol: REPLY-4.
 #[test]
 fn second_reply_changes_nothing() {
@@ -118,8 +122,8 @@ fn second_reply_changes_nothing() {
     assert_eq!(hand.socket.stats().late_replies, 1);
 }
 
-/// A push that was not written is written once, on the next connection. Reported in
-/// firezone/firezone#12069 and firezone/firezone#9985.
+/// A disconnect ends a written push with an unknown outcome. A push that was not written is written
+/// once, on the next connection. Reported in firezone/firezone#12069 and firezone/firezone#9985.
 /// Protocol: PUSH-4, REPLY-5, RETRY-2, RETRY-3.
 #[test]
 fn push_ends_unknown_on_disconnect_if_written() {
@@ -140,12 +144,14 @@ fn push_ends_unknown_on_disconnect_if_written() {
     assert!(matches!(outcomes(&hand, queued).as_slice(), [PushOutcome::Reply(_)]));
 }
 
+/// Written pushes end with the cause of the end of their channel. Queued pushes end too, except after
+/// a crash.
 /// Protocol: REPLY-5.
 #[test]
 fn channel_end_ends_pushes_by_cause() {
     type End = fn(&mut Hand);
     let cases: [(&str, End, UnknownCause, Option<NotSentCause>); 3] = [
-        // A crash keeps what is queued: the channel comes back.
+        // A crash keeps the queued pushes, because the channel is joined again.
         (
             "crash",
             |hand| hand.end_channel("room:a", "phx_error"),
@@ -180,7 +186,7 @@ fn channel_end_ends_pushes_by_cause() {
     }
 }
 
-/// The channel ends by a final rejection, a leave, and giving up.
+/// Queued pushes end when their channel ends by a final rejection, by a leave, or by giving up.
 #[test]
 fn queued_pushes_end_with_their_channel() {
     let queued = |config| {
@@ -202,8 +208,8 @@ fn queued_pushes_end_with_their_channel() {
     assert_eq!(outcomes(&hand, id), [PushOutcome::NotSent(NotSentCause::GaveUp)]);
 }
 
-/// The error returns the payload. Reported in phoenixframework/phoenix#1241 and
-/// phoenixframework/phoenix#1295.
+/// With `fail_fast`, a push to a channel that is not joined is refused, and the error returns the
+/// payload. Reported in phoenixframework/phoenix#1241 and phoenixframework/phoenix#1295.
 #[test]
 fn fail_fast_refuses_unless_joined() {
     let mut hand = Hand::open(config());
@@ -217,7 +223,8 @@ fn fail_fast_refuses_unless_joined() {
     assert_eq!(hand.count_sent("room:a", "e"), 1);
 }
 
-/// The topic was never joined, is being left, was left, or has ended; with and without `fail_fast`.
+/// A push is refused if its topic was never joined, is being left, was left or has ended, with and
+/// without `fail_fast`.
 #[test]
 fn push_to_unwanted_topic_is_refused() {
     let mut hand = Hand::open(config());
@@ -238,7 +245,8 @@ fn push_to_unwanted_topic_is_refused() {
     refused(&mut hand);
 }
 
-/// Reported in AndroidPoet/supabase-kmp#54.
+/// A push that exceeds the maximum number of queued pushes, or of their bytes, is refused. Reported
+/// in AndroidPoet/supabase-kmp#54.
 #[test]
 fn queue_is_bounded_by_count_and_bytes() {
     let mut hand = Hand::new(config().queued_pushes_max(2).queued_bytes_max(100));
@@ -271,8 +279,8 @@ fn queue(
     })
 }
 
-/// The event names of twenty pushes with 4 MiB each count as 80 MiB. With the payloads alone it
-/// would be forty bytes.
+/// The event names of twenty pushes with 4 MiB each count as 80 MiB. The payloads alone are forty
+/// bytes.
 #[test]
 fn event_names_count_in_queued_bytes() {
     let mut hand = Hand::new(config());
@@ -288,7 +296,8 @@ fn event_names_count_in_queued_bytes() {
     assert_eq!((accepted, hand.socket.stats().queued_bytes), (1, (4 << 20) + 2));
 }
 
-/// A topic that cannot be joined must not make the pushes to others fail.
+/// A topic that cannot be joined fills at most half of the queue, so pushes to other topics still
+/// succeed.
 #[test]
 fn topic_takes_half_the_queue() {
     let mut hand = Hand::new(config().queued_pushes_max(5).queued_bytes_max(101));
@@ -305,14 +314,14 @@ fn topic_takes_half_the_queue() {
     assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Ok(()));
     assert_eq!(queue(&mut hand, "room:b", "", bytes(1)), Err((QueueBound::BytesOfTopic, 51)));
     assert_eq!(queue(&mut hand, "room:b", "e", bytes(50)), Err((QueueBound::Bytes, 101)));
-    // Nothing else is wanted any more.
+    // No other topic is wanted any more.
     hand.leave("room:b");
     assert_eq!(queue(&mut hand, "room:a", "e", bytes(90)), Ok(()));
     assert_eq!(queue(&mut hand, "room:a", "e", small()), Ok(()));
     assert_eq!(queue(&mut hand, "room:a", "e", small()), Err((QueueBound::Pushes, 5)));
 }
 
-/// An instance that is left may still have pushes to write. They count towards the same topic.
+/// An instance that is being left may still have pushes to write. They count for the same topic.
 #[test]
 fn rejoined_topic_still_takes_half_the_queue() {
     let mut hand = Hand::joined(config().queued_pushes_max(4));
@@ -350,14 +359,14 @@ fn in_flight(max: usize) -> Config {
     config().pushes_in_flight_max(max).expect("more than none")
 }
 
-/// The events written since the last call.
+/// The events of the frames written since the last call.
 fn written(hand: &mut Hand) -> Vec<String> {
     let events = hand.sent.iter().map(|sent| sent.event.clone()).collect();
     hand.sent.clear();
     events
 }
 
-/// Rooms a and b, joined.
+/// A hand with `room:a` and `room:b` joined.
 fn two_rooms(config: Config) -> Hand {
     let mut hand = Hand::joined(config);
     hand.join("room:b");
@@ -372,7 +381,8 @@ fn push_to(hand: &mut Hand, topic: &str, event: &str, options: PushOptions) -> P
     id
 }
 
-/// Answers the oldest frame that was written since the last look, and returns what is written then.
+/// Answers the oldest frame that was written since the last call, and returns the events written
+/// after that.
 fn answered(hand: &mut Hand, topic: &str, msg_ref: &str) -> Vec<String> {
     let reply = json!({"status": "ok", "response": {}});
     hand.receive(&json!([null, msg_ref, topic, "phx_reply", reply]));
@@ -392,13 +402,13 @@ fn calls_in_flight_are_bounded() {
     assert_eq!(first.len(), 2);
     hand.sent.clear();
     assert_eq!(answered(&mut hand, "room:a", &first[1]), ["call"]);
-    // A withdrawn push frees space too, whether it waits or not.
+    // A withdrawn push also frees its place, whether it is queued or in flight.
     assert!(hand.socket.cancel_push(hand.now, ids[3]));
     assert!(hand.socket.cancel_push(hand.now, ids[0]));
     hand.drain();
     assert_eq!(written(&mut hand), ["call"]);
     assert_eq!(hand.socket.stats().pushes_in_flight, 2);
-    // And so does a timeout.
+    // A timeout frees the place too.
     hand.advance(ms(100));
     let late = push(&mut hand, "late");
     assert_eq!(written(&mut hand), [""; 0]);
@@ -420,7 +430,7 @@ fn casts_do_not_count_as_in_flight() {
     assert_eq!(written(&mut hand), ["call"]);
 }
 
-/// A held call keeps the order of its own channel. Other channels do not wait for it.
+/// A held call delays the later pushes of its own channel, and not those of other channels.
 #[test]
 fn held_call_blocks_only_its_channel() {
     let mut hand = two_rooms(in_flight(1));
@@ -437,7 +447,7 @@ fn held_call_blocks_only_its_channel() {
     hand.socket.probe(hand.now).expect("open");
     hand.join("room:c");
     assert_eq!(written(&mut hand), ["heartbeat", "phx_join"]);
-    // The oldest is next, and what was behind it and needs no place.
+    // The oldest held call is written next, with the pushes after it that expect no reply.
     let a2_and_a3 = answered(&mut hand, "room:a", &a1);
     assert_eq!(a2_and_a3, ["a2", "a3"]);
     assert_eq!(outcomes(&hand, a3), [PushOutcome::Written]);
@@ -446,7 +456,7 @@ fn held_call_blocks_only_its_channel() {
     assert_eq!(hand.socket.sizes().held_topics, 0, "their time is up");
 }
 
-/// A driver that cannot write anything must not be called back at once.
+/// A driver that cannot write anything must not be called again at once.
 #[test]
 fn held_call_makes_no_driver_spin() {
     let mut hand = Hand::joined(in_flight(1).heartbeat_interval(secs(0)));
@@ -473,7 +483,7 @@ fn held_call_ends_with_its_timeout() {
     assert_eq!(outcomes(&hand, three), [PushOutcome::Written]);
 }
 
-/// A leave never waits for a reply, so a push that would have to wait for one is not sent.
+/// A leave does not wait for replies, so a push that would have to wait for a reply ends unsent.
 #[test]
 fn leave_ends_held_pushes_unsent() {
     for blocked in [false, true] {
@@ -493,7 +503,7 @@ fn leave_ends_held_pushes_unsent() {
     }
 }
 
-/// A channel that is joined again writes its held calls, in order, behind its join.
+/// A channel that is joined again writes its held calls after its join, in order.
 #[test]
 fn held_calls_survive_crash_and_disconnect() {
     type Fault = fn(&mut Hand);
@@ -529,8 +539,8 @@ fn zero_calls_in_flight_is_refused() {
     assert_eq!(refused, Err(ConfigError::Zero { key: "pushes_in_flight_max" }));
 }
 
-/// The limit of a frame, and that of a field of a binary frame. Reported in
-/// phoenixframework/phoenix#1873.
+/// A push that exceeds the limit of a frame, or that of a field of a binary frame, is refused.
+/// Reported in phoenixframework/phoenix#1873.
 /// Protocol: BIN-6, LIMIT-1, MSG-8.
 #[test]
 fn push_over_frame_limits_is_refused() {
@@ -549,7 +559,7 @@ fn push_over_frame_limits_is_refused() {
     assert_eq!(try_push("phx_leave", Payload::empty()), Err(PushErrorKind::ReservedEvent));
 }
 
-/// The reply to a cast is ignored.
+/// A cast ends when it is written, and a reply to it is ignored.
 #[test]
 fn cast_ends_when_written() {
     let mut hand = Hand::joined(config());
@@ -562,7 +572,7 @@ fn cast_ends_when_written() {
     assert_eq!(outcomes(&hand, id).len(), 1);
 }
 
-/// If the push was written already, its reply is ignored.
+/// A cancelled push is not written. If it was written already, its reply is ignored.
 #[test]
 fn cancelled_push_is_not_written() {
     let mut hand = Hand::joined(config());
@@ -580,6 +590,7 @@ fn cancelled_push_is_not_written() {
     }
 }
 
+/// A thousand pushes that are answered or time out leave nothing in the queues and no deadline.
 /// Reported in supabase/supabase-js#1902 and supabase/supabase-js#1907.
 #[test]
 fn many_pushes_leave_nothing_behind() {
@@ -651,7 +662,8 @@ fn name_escapes_count_against_frame_limit() {
     assert!(matches!(kind, PushErrorKind::TooLarge { limit: 200, .. }), "{kind:?}");
 }
 
-/// The reply cannot be an answer, so it does not concern the channel either.
+/// The ref of the reply was not written yet, so the reply is no answer and does not affect the
+/// channel.
 #[test]
 fn unmatched_reply_to_future_ref_is_ignored() {
     let mut hand = Hand::joined(config());

@@ -1,4 +1,4 @@
-//! Pushes through queues, crashes, timeouts and reconnects, and the memory that they leave.
+//! Pushes with queues, crashes, timeouts and reconnects, and the memory that they leave behind.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ fn outcomes(hand: &Hand, wanted: PushId) -> Vec<PushOutcome> {
     hand.signals.iter().filter_map(outcome).collect()
 }
 
-/// Each push chooses whether it fails at once or waits for the channel, and for how long. Reported
-/// in phoenixframework/phoenix#1241 and phoenixframework/phoenix#1295.
+/// Each push chooses whether it fails at once or waits for the channel, and how long it waits.
+/// Reported in phoenixframework/phoenix#1241 and phoenixframework/phoenix#1295.
 #[test]
 fn push_chooses_whether_to_wait() {
     let mut hand = Hand::open(config());
@@ -45,7 +45,7 @@ fn push_chooses_whether_to_wait() {
     assert!(matches!(outcomes(&hand, patient).as_slice(), [PushOutcome::Reply(_)]));
 }
 
-/// The error belongs to the push that did not fit; accepted pushes stay. Reported in
+/// The push that does not fit gets the error, and pushes that were accepted stay. Reported in
 /// AndroidPoet/supabase-kmp#54.
 #[test]
 fn full_queue_refuses_the_newest_push() {
@@ -72,7 +72,7 @@ fn full_queue_refuses_the_newest_push() {
     }
 }
 
-/// The pushes of one channel block no other channel, and end with their own. Reported in
+/// The pushes of a lost channel block no other channel, and end when their channel ends. Reported in
 /// firezone/firezone#12069 and firezone/firezone#9985.
 #[test]
 fn lost_channel_blocks_no_other_channel() {
@@ -142,7 +142,7 @@ fn queued_pushes_are_written_after_crash() {
     }
 }
 
-/// The handle of a push is stable, and its ref is made when it is written. Reported in
+/// The handle of a push does not change. Its ref is created when the push is written. Reported in
 /// phoenixframework/phoenix#4948 and phoenixframework/phoenix#6788.
 /// Protocol: REF-1.
 #[test]
@@ -157,7 +157,7 @@ fn refs_are_minted_at_write_and_unique() {
     hand.lost();
     hand.until_dial();
     hand.opened();
-    // The join of the second connection: nothing in between took a ref.
+    // This is the join of the second connection: no other frame used a ref in between.
     assert_eq!(hand.join_ref("room:a"), "2");
     hand.answer_join("room:a");
     let sent = hand.last_sent("room:a", "waits");
@@ -169,7 +169,7 @@ fn refs_are_minted_at_write_and_unique() {
     assert_eq!(refs, ["1", "2", "3"]);
 }
 
-/// A late reply is counted, and does not answer the next push. Reported in
+/// A reply after the timeout of its push is counted, and does not answer the next push. Reported in
 /// phoenixframework/phoenix#3827.
 #[test]
 fn reply_after_timeout_answers_nothing_else() {
@@ -183,13 +183,13 @@ fn reply_after_timeout_answers_nothing_else() {
     hand.receive(&json!([late.join_ref, late.msg_ref, "room:a", "phx_reply", ok]));
     assert_eq!(hand.socket.stats().late_replies, 1);
     assert_eq!(outcomes(&hand, second), []);
-    // With the ref of the second and another topic: not its reply either.
+    // A reply with the ref of the second push and another topic does not answer it either.
     let other = hand.last_sent("room:a", "echo").msg_ref;
     hand.receive(&json!([null, other, "room:b", "phx_reply", ok]));
     assert_eq!(outcomes(&hand, second), []);
 }
 
-/// A push that is too large is refused before it is sent, with its size; a received message that is
+/// A push that is too large is refused with its size before it is sent. A received message that is
 /// too large is a cause with the limit. Reported in phoenixframework/phoenix#1873.
 #[test]
 fn too_large_reports_its_size() {
@@ -211,8 +211,8 @@ fn too_large_reports_its_size() {
     assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 1_000 });
 }
 
-/// A thousand joins that fail in different ways. Reported in the changelog of
-/// CuatroElixir/slipstream 1.0.2.
+/// A thousand joins that fail in different ways leave every table as it was. Reported in the
+/// changelog of CuatroElixir/slipstream 1.0.2.
 #[test]
 fn failed_joins_leave_nothing_behind() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(0)));
@@ -291,7 +291,8 @@ fn unmatched_topic_of_older_instance_is_ignored() {
             assert_eq!(hand.take_signals(), []);
             assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
             assert_eq!(hand.socket.stats().late_replies, 1);
-            // One of this instance does, although the reply to a cast has no waiter.
+            // A reply to a cast of the present instance makes the channel rejoin, although no caller
+            // waits for it.
             hand.socket.push(hand.now, "room:a", "new", json!({}), options).unwrap();
             hand.drain();
             let new = hand.last_sent("room:a", "new");
@@ -341,7 +342,7 @@ fn unencodable_push_ends_unsent() {
         }
         assert_eq!(outcomes(&hand, good).len(), 1);
     }
-    // A join of that kind ends its channel, and the next one is written.
+    // A join that cannot be encoded ends its channel, and the next join is written.
     hand.join("room:unspeakable");
     assert_eq!(hand.socket.channel_status("room:unspeakable"), ChannelStatus::Closed);
     hand.join("room:b");
@@ -362,7 +363,7 @@ fn bad_frame_evidence_is_256_bytes() {
     }
 }
 
-/// Topics and events, as in `wire/join_unicode_topic`.
+/// Topics and events with escapes survive in both directions, as in `wire/join_unicode_topic`.
 /// Protocol: MSG-2, MSG-3.
 #[test]
 fn escaped_names_survive_both_ways() {
@@ -373,7 +374,7 @@ fn escaped_names_survive_both_ways() {
     hand.answer_join(topic);
     hand.forget();
     let join_ref = hand.join_ref(topic);
-    // As other servers may write it: everything escaped that can be.
+    // Other servers may escape every character that can be escaped.
     hand.receive_text(&format!(
         "[\"{join_ref}\",null,\"room:a \\u0022b\\u0022\\\\\\n\\ud83d\\ude00\\u2028\",\"\\u0073ay\\/\",{{}}]"
     ));
@@ -382,7 +383,7 @@ fn escaped_names_survive_both_ways() {
         panic!("{signals:?}")
     };
     assert_eq!((&**delivered, &**event), (topic, "say/"));
-    // An escaped `phx_error` is one.
+    // An escaped `phx_error` counts as `phx_error`.
     hand.receive_text(&format!(
         "[\"{join_ref}\",\"{join_ref}\",{},\"phx\\u005ferror\",{{}}]",
         Value::from(topic)
@@ -404,7 +405,7 @@ fn payloads_are_checked_only_if_strict() {
     assert!(matches!(strict.take_signals().as_slice(), [Signal::ProtocolError { .. }]));
     strict.receive_text(r#"[null,null,"room:a","e",{"a":1}]"#);
     assert!(matches!(strict.take_signals().as_slice(), [Signal::Message { .. }]));
-    // A reply's response is checked too, and its push is not answered by it.
+    // The response of a reply is checked too. An invalid reply does not answer its push.
     let id = push(&mut strict, "echo");
     let msg_ref = strict.last_sent("room:a", "echo").msg_ref;
     strict.receive_text(&format!(

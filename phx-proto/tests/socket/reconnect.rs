@@ -1,5 +1,5 @@
-//! Losses, reconnects and rejoins: when and how often they happen. No state of the old connection
-//! affects the new one.
+//! Losses, reconnects and rejoins: when and how often they happen. The state of an old connection
+//! never affects the new one.
 
 use crate::cases::{cases, regressions};
 use crate::hand::{Hand, config, ms, secs};
@@ -21,8 +21,8 @@ fn dial_failure() -> Cause {
     Cause::Dial { kind: phx_proto::event::DialKind::Refused, message: "refused".into() }
 }
 
-/// "Joined" belongs to a connection: no channel keeps it, whichever side ended the connection.
-/// Reported in phoenixframework/phoenix#3669 and supabase/supabase-swift#196.
+/// When either side ends the connection, no channel stays joined, because a join holds for one
+/// connection. Reported in phoenixframework/phoenix#3669 and supabase/supabase-swift#196.
 /// Protocol: CLOSE-7.
 #[test]
 fn connection_end_interrupts_channels_at_once() {
@@ -49,7 +49,7 @@ fn connection_end_interrupts_channels_at_once() {
         hand.join("room:b");
         hand.answer_join("room:b");
         end(&mut hand);
-        // Before a single action is polled.
+        // The status is read before any action is polled.
         for topic in ["room:a", "room:b"] {
             let status = hand.socket.channel_status(topic);
             assert_ne!(status, ChannelStatus::Joined, "{name}");
@@ -58,7 +58,7 @@ fn connection_end_interrupts_channels_at_once() {
     }
 }
 
-/// One join of a topic is unanswered at a time, and its clock starts when it is written, not when
+/// A topic has at most one unanswered join. The clock of a join starts when it is written, not when
 /// it is requested. Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 /// Protocol: JOIN-12.
 #[test]
@@ -69,7 +69,7 @@ fn joins_of_one_topic_never_overlap() {
     hand.advance(secs(25));
     assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
     hand.writable(true);
-    // Asked for again and again, while joining and when joined.
+    // The join is requested repeatedly, while joining and when joined.
     for _ in 0..3 {
         hand.join("room:a");
         hand.advance(secs(3));
@@ -84,8 +84,8 @@ fn joins_of_one_topic_never_overlap() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// The rejoin that a crash had scheduled is not made in addition to the one of the reconnect.
-/// Reported in phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
+/// The rejoin after a reconnect replaces a rejoin that a crash had scheduled. Reported in
+/// phoenixframework/phoenix#1579 and phoenixframework/phoenix#2035.
 /// Protocol: RETRY-4.
 #[test]
 fn scheduled_rejoin_ends_with_its_connection() {
@@ -107,8 +107,8 @@ fn scheduled_rejoin_ends_with_its_connection() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// Joins are not buffered while offline. Reported in davidstump/SwiftPhoenixClient#177 and
-/// phoenixframework/phoenix#2035.
+/// Joins are not queued while offline: several requests cause one frame when the connection opens.
+/// Reported in davidstump/SwiftPhoenixClient#177 and phoenixframework/phoenix#2035.
 /// Protocol: CONN-10.
 #[test]
 fn offline_join_is_one_frame_on_open() {
@@ -150,7 +150,7 @@ fn reconnect_sends_no_leave() {
     assert_eq!((stats.late_replies, stats.stale_frames), (1, 1));
 }
 
-/// The tenth outage is handled like the first, whatever its kind. Reported in
+/// The tenth loss is handled like the first, whatever kinds of losses come before it. Reported in
 /// davidstump/SwiftPhoenixClient#176 and supabase/realtime-py#258.
 #[test]
 fn every_loss_recovers_repeatedly() {
@@ -160,7 +160,7 @@ fn every_loss_recovers_repeatedly() {
             0 => hand.lost(),
             1 => hand.close_frame(1000),
             2 => {
-                // Half-open: nothing comes any more.
+                // Half-open: nothing arrives any more.
                 while hand.socket.status() == Status::Open {
                     hand.advance(secs(1));
                 }
@@ -173,7 +173,7 @@ fn every_loss_recovers_repeatedly() {
             _ => {
                 hand.lost();
                 hand.until_dial();
-                // No answer to the dial either.
+                // The next dial is not answered either.
                 hand.advance(secs(10));
             }
         }
@@ -186,8 +186,8 @@ fn every_loss_recovers_repeatedly() {
     }
 }
 
-/// The old connection is closed. Reported in phoenixframework/phoenix#6600 and
-/// phoenixframework/phoenix#6103.
+/// A disconnect and a `connect` leave one connection: the old one is closed first. Reported in
+/// phoenixframework/phoenix#6600 and phoenixframework/phoenix#6103.
 #[test]
 fn disconnect_then_connect_leaves_one_connection() {
     for connecting in [true, false] {
@@ -202,7 +202,7 @@ fn disconnect_then_connect_leaves_one_connection() {
         hand.drain();
         if !connecting {
             assert_eq!(hand.close_code(), Some(1000));
-            // One dial at a time: not before the old one is gone.
+            // There is one dial at a time, so the next one waits for the end of the old connection.
             assert_eq!(hand.dialled, Some(old));
             hand.advance(secs(2));
         }
@@ -211,7 +211,7 @@ fn disconnect_then_connect_leaves_one_connection() {
         let new = hand.dialled.expect("a dial");
         assert!(new > old);
         hand.opened();
-        // The old transport opens after all.
+        // The old transport opens late.
         hand.socket.handle_opened(hand.now, old, Opened::default());
         hand.socket.handle_frame(hand.now, old, Frame::from("[]"));
         hand.socket.handle_closed(hand.now, old, Ended::MessageTooLarge);
@@ -232,13 +232,13 @@ fn connect_now_resets_the_counters() {
         hand.failed(dial_failure());
         hand.until_dial();
     }
-    // One more failure would be the last; and the next wait would be seconds.
+    // One more failure would be the last one, and the next wait would be seconds.
     hand.socket.connect_now(hand.now).unwrap();
     hand.drain();
     assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });
     hand.failed(dial_failure());
     assert_eq!(hand.reconnect_after().0, ms(10), "the first step of the schedule");
-    // The refusals' own counter too.
+    // `connect_now` also resets the counter of refusals.
     let mut hand = Hand::new(config());
     hand.connect();
     for _ in 0..3 {
@@ -255,8 +255,7 @@ fn connect_now_resets_the_counters() {
     assert!(hand.reconnect_after().0 <= secs(5));
 }
 
-/// A dial that never ends, while the join has its own deadline. Reported in
-/// firezone/firezone#11591.
+/// Connecting and joining have separate deadlines. Reported in firezone/firezone#11591.
 #[test]
 fn connecting_and_joining_have_own_deadlines() {
     let mut hand = Hand::new(config());
@@ -264,7 +263,7 @@ fn connecting_and_joining_have_own_deadlines() {
     hand.connect();
     hand.advance(ms(9_999));
     hand.opened();
-    // The time that connecting took is not taken from the join.
+    // The time that connecting took does not shorten the time of the join.
     hand.advance(ms(9_999));
     assert!(hand.signals.iter().all(|signal| !matches!(signal, Signal::JoinTimedOut { .. })));
     hand.advance(ms(1));
@@ -274,7 +273,7 @@ fn connecting_and_joining_have_own_deadlines() {
 proptest! {
     #![proptest_config(cases(256, regressions!("reconnect")))]
 
-    /// No schedule leads to a retry every millisecond. Reported in
+    /// No configured schedule can lead to a retry every millisecond. Reported in
     /// braverhealth/phoenix-socket-dart#34.
     #[test]
     fn floor_bounds_every_schedule(
@@ -326,14 +325,14 @@ fn short_retry_after_keeps_the_backoff() {
         hand.failed(refused(503, &[("retry-after", "1")]));
         let (delay, _) = hand.reconnect_after();
         assert!((secs(60)..=secs(72)).contains(&delay), "{delay:?}");
-        // And it is a wait that the server asked for.
+        // The server asked for this wait, so a wake-up does not end it.
         hand.socket.handle_wake(hand.now);
         hand.drain();
         assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
     }
 }
 
-/// A connection that is closing with 1009, because a message was too large.
+/// A connection that is closing with 1009 because a received message was too large.
 fn closing(config: phx_proto::Config) -> Hand {
     let mut hand = Hand::joined(config.max_message_bytes(100));
     hand.receive_text(&"x".repeat(101));
@@ -341,7 +340,7 @@ fn closing(config: phx_proto::Config) -> Hand {
     hand
 }
 
-/// The client reconnects anyway.
+/// A `connect` changes nothing, because the client reconnects anyway.
 #[test]
 fn connect_while_closing_1009_changes_nothing() {
     let mut hand = closing(config());
@@ -357,7 +356,8 @@ fn connect_while_closing_1009_changes_nothing() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 2, "what was wanted is wanted still");
 }
 
-/// A `connect` after it starts over.
+/// A `disconnect` while the connection is closing with 1009 prevents the reconnect. A later `connect`
+/// starts again.
 #[test]
 fn disconnect_while_closing_1009_wins() {
     for reconnect in [false, true] {
@@ -406,7 +406,7 @@ fn give_up_after_1009_waits_for_close() {
 
 #[test]
 fn backward_clock_counts_as_stopped() {
-    // `at` is how many milliseconds a call is from the one before it.
+    // `at` maps the number of milliseconds since the previous call to the time that is passed.
     fn play(mut at: impl FnMut(i64) -> Time) -> String {
         let mut socket = Socket::new(config(), 7, at(5_000));
         let mut seen = Vec::new();
@@ -451,7 +451,7 @@ fn backward_clock_counts_as_stopped() {
     assert!(backwards.contains("PushEnded"), "{backwards}");
 }
 
-/// A leave in the middle of a dial, and between two dials. Reported in
+/// A leave during a dial, or between two dials, ends without a connection. Reported in
 /// phoenixframework/phoenix#1265 and phoenixframework/phoenix#1483.
 #[test]
 fn leave_while_dialling_needs_no_connection() {

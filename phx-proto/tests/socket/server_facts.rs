@@ -1,5 +1,5 @@
-//! Facts about Phoenix servers, and how the core handles each. Each fact was recorded;
-//! where vsn 1 differs, both versions are tested.
+//! Facts about Phoenix servers, and how the core handles each. Each fact was recorded from a server.
+//! Where vsn 1 differs, both versions are tested.
 
 use crate::hand::{Hand, config, config_v1, ms, secs};
 use phx_proto::event::{
@@ -90,8 +90,8 @@ fn unmatched_topic_refuses_the_right_join() {
     }
 }
 
-/// The ok of the new join comes first, the `phx_close` of the old one after it
-/// (`wire/join_double`). The last join wins.
+/// The ok of the new join arrives first, and the `phx_close` of the old one after it
+/// (`wire/join_double`). The new instance stays.
 /// Protocol: JOIN-11.
 #[test]
 fn close_of_replaced_instance_is_stale() {
@@ -108,7 +108,7 @@ fn close_of_replaced_instance_is_stale() {
     }
 }
 
-/// A leave is answered by a reply and a `phx_close`, and either may be the one that arrives
+/// The server answers a leave with a reply and a `phx_close`, and sometimes only one of them arrives
 /// (`wire/leave_ok`, `wire/leave_rejoin_pipelined`).
 /// Protocol: LEAVE-2.
 #[test]
@@ -127,7 +127,7 @@ fn leave_ends_with_reply_or_close() {
     }
 }
 
-/// A leave that the server takes for stale gets no reply at all (`wire/leave_wrong_join_ref`).
+/// A leave that the server considers stale gets no reply at all (`wire/leave_wrong_join_ref`).
 /// Protocol: LEAVE-3.
 #[test]
 fn unanswered_leave_ends_and_topic_rejoins() {
@@ -144,8 +144,8 @@ fn unanswered_leave_ends_and_topic_rejoins() {
     }
 }
 
-/// While one `join/3` runs the server answers neither a heartbeat nor another join
-/// (`wire/join_slow_blocks_socket`). The slowness of one join does not count against the next.
+/// While one `join/3` runs, the server answers neither a heartbeat nor another join
+/// (`wire/join_slow_blocks_socket`). A slow join does not shorten the time of the next one.
 /// Protocol: JOIN-9, HB-6.
 #[test]
 fn slow_join_is_no_dead_connection() {
@@ -168,7 +168,7 @@ fn slow_join_is_no_dead_connection() {
     }
 }
 
-/// `phx_close` and `phx_error` carry the join_ref in their ref too, which is all that vsn 1 has
+/// `phx_close` and `phx_error` repeat the join_ref as their ref. In vsn 1 they have only the ref
 /// (`wire/leave_ok`, `wire/v1_with_join_ref`).
 /// Protocol: END-4, V1-4, RETRY-4.
 #[test]
@@ -190,9 +190,9 @@ fn close_and_error_match_by_ref() {
     }
 }
 
-/// Phoenix 1.8.3 to 1.8.11 drops a push with a null join_ref in silence
-/// (`wire/push_null_join_ref__1.8.9`), and a leave too (`wire/leave_null_join_ref__1.8.9`). An
-/// empty one in a binary frame is dropped by every version (`wire/binary_empty_refs`).
+/// Phoenix 1.8.3 to 1.8.11 silently drop a push with a null join_ref
+/// (`wire/push_null_join_ref__1.8.9`), and such a leave too (`wire/leave_null_join_ref__1.8.9`).
+/// Every version drops a binary frame with an empty join_ref (`wire/binary_empty_refs`).
 /// Protocol: REF-5, V1-3.
 #[test]
 fn channel_frames_carry_join_ref() {
@@ -216,8 +216,8 @@ fn channel_frames_carry_join_ref() {
     }
 }
 
-/// The server's own refusals (`wire/join_unmatched_topic`, `wire/join_crash`,
-/// `wire/join_too_many_channels`) beside the application's (`wire/join_denied`). A crashed join is
+/// The kinds of refusals: the server's own (`wire/join_unmatched_topic`, `wire/join_crash`,
+/// `wire/join_too_many_channels`) and the application's (`wire/join_denied`). A join that crashed is
 /// retried.
 /// Protocol: JOIN-5, JOIN-6.
 #[test]
@@ -268,9 +268,10 @@ fn crash_ignores_its_payload() {
     }
 }
 
-/// A deploy closes with 1012 (`wire/close_graceful_shutdown`), `disconnect` of an id with 1001
-/// (`wire/close_disconnect_by_id`), 1000 or 1011 by version, an idle timeout with 1002
-/// (`wire/idle_timeout_close`), a killed process with nothing at all (`wire/transport_killed`).
+/// A deploy closes with 1012 (`wire/close_graceful_shutdown`). A `disconnect` by id closes with 1001
+/// (`wire/close_disconnect_by_id`), or with 1000 or 1011 in other versions. An idle timeout closes
+/// with 1002 (`wire/idle_timeout_close`). A killed process sends no close frame
+/// (`wire/transport_killed`).
 /// Protocol: CLOSE-1.
 #[test]
 fn server_close_codes_all_reconnect() {
@@ -289,8 +290,8 @@ fn server_close_codes_all_reconnect() {
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
 }
 
-/// A refused connect is a 403 with an empty body, or what an `error_handler` writes; a bug in it is
-/// a 500 (`wire/handshake_rejected`).
+/// A refused connect is answered with 403 and an empty body, or with the response of an
+/// `error_handler`. A bug in the handler leads to a 500 (`wire/handshake_rejected`).
 /// Protocol: CONN-14, RETRY-7.
 #[test]
 fn refused_connect_keeps_status_headers_body() {
@@ -314,9 +315,9 @@ fn refused_connect_keeps_status_headers_body() {
     }
 }
 
-/// The server decodes the standard alphabet without padding, despite the name
-/// (`wire/handshake_auth_token_variants`). A server without `auth_token` selects no subprotocol
-/// (`wire/handshake_auth_token__1.7.24`), which is not an error.
+/// Phoenix decodes the standard alphabet without padding, although the name of the subprotocol
+/// contains `base64url` (`wire/handshake_auth_token_variants`). A server without `auth_token` selects
+/// no subprotocol (`wire/handshake_auth_token__1.7.24`), which is not an error.
 /// Protocol: CONN-6, CONN-7, CONN-8.
 #[test]
 fn auth_token_is_unpadded_standard_base64() {
@@ -345,9 +346,9 @@ fn auth_token_is_unpadded_standard_base64() {
     assert!(!unpadded.signals.contains(&warning));
 }
 
-/// A frame that the server cannot decode costs the whole connection
-/// (`wire/malformed_closes_all_channels`), so none is written: fields of binary frames have at most
-/// 255 bytes, and vsn 1 has no binary frames (`wire/v1_binary`).
+/// If the server cannot decode a frame, it closes the whole connection
+/// (`wire/malformed_closes_all_channels`), so the client refuses to write such frames: fields of
+/// binary frames have at most 255 bytes, and vsn 1 has no binary frames (`wire/v1_binary`).
 /// Protocol: BIN-6, V1-5.
 #[test]
 fn undecodable_frames_are_refused_locally() {
@@ -411,22 +412,22 @@ fn binary_frames_are_asymmetric() {
         let Signal::Message { event, payload, .. } = signal else { panic!("{signal:?}") };
         assert_eq!((&**event, payload.as_bytes()), (wanted, &[byte][..]));
     }
-    // Of an earlier instance: not delivered.
+    // A message of an earlier instance is not delivered.
     hand.receive_binary(b"\x00\x01\x06\x049room:anews\xfe");
     assert!(hand.take_signals().is_empty());
     assert_eq!(hand.socket.stats().stale_frames, 1);
 }
 
-/// Any received data keeps the server's side alive for its 60 s (`wire/idle_timeout_close`,
-/// `wire/idle_timeout_pings`). Our side needs the reply, which is the only evidence that the peer
-/// is there.
+/// Any received data resets the server's idle timeout of 60 s (`wire/idle_timeout_close`,
+/// `wire/idle_timeout_pings`). The client needs the reply to its heartbeat, which is the only
+/// evidence that the peer is there.
 /// Protocol: HB-2, HB-5.
 #[test]
 fn heartbeats_stay_within_server_idle_timeout() {
     for config in versions() {
         let mut hand = Hand::joined(config);
         let start = hand.now;
-        // A busy client sends heartbeats all the same.
+        // A client that writes other frames sends heartbeats all the same.
         for _ in 0..59 {
             push(&mut hand, "busy");
             hand.advance(secs(1));
@@ -436,7 +437,7 @@ fn heartbeats_stay_within_server_idle_timeout() {
         }
         assert!(hand.count_sent("phoenix", "heartbeat") >= 1);
         assert_eq!(hand.socket.status(), Status::Open);
-        // The application's traffic goes on, the heartbeat's reply does not come.
+        // The application's traffic continues, but the heartbeat gets no reply.
         let mut seconds = 0;
         while hand.socket.status() == Status::Open && seconds < 100 {
             hand.receive(&json!([null, null, "room:a", "tick", {}]));
@@ -448,8 +449,8 @@ fn heartbeats_stay_within_server_idle_timeout() {
     }
 }
 
-/// A leave of a channel that the server does not have is answered with ok
-/// (`wire/leave_never_joined`), and a close by the server is final (`wire/channel_stop_normal`).
+/// The server answers a leave of a channel that it does not have with ok (`wire/leave_never_joined`).
+/// A close by the server is final (`wire/channel_stop_normal`).
 /// Protocol: END-1.
 #[test]
 fn server_close_of_channel_is_final() {

@@ -1,7 +1,7 @@
-//! Slow links on virtual time: what they deliver, and how soon a dead one is found.
+//! Slow links on virtual time: what they deliver, and how soon a dead link is detected.
 //!
 //! The server has its idle timeout of 60 s. Other clients had this defect: the reply to a heartbeat
-//! queues behind a transfer, the client declares the connection dead, and the transfer begins
+//! is queued behind a transfer, the client declares the connection dead, and the transfer starts
 //! again, forever (`phoenixframework/phoenix#6770`, `theturtle32/WebSocket-Node#229`).
 
 use std::time::Duration;
@@ -16,14 +16,14 @@ use serde_json::{Value, json};
 
 const LOBBY: &str = "room:lobby";
 
-/// The default of `heartbeat_timeout` and `progress_max` together: the longest that a dead
-/// connection can be held after a heartbeat fell due.
+/// The sum of the defaults of `heartbeat_timeout` and `progress_max`. A dead connection is kept no
+/// longer than this after a heartbeat fell due.
 const FOUND_WITHIN: Duration = secs(10 + 600);
 
 /// The default of `heartbeat_interval`.
 const INTERVAL: Duration = secs(30);
 
-/// A client that is joined, 20 ms from its server, over a link of so many bytes per second each way.
+/// A joined client, 20 ms from its server, over a link with these bytes per second in each direction.
 fn joined(config: Config, down: u64, up: u64) -> (World, ClientId) {
     let mut world = World::new(7);
     world.latency(ms(20)..=ms(20));
@@ -43,7 +43,7 @@ fn big(bytes: usize) -> Value {
     json!("x".repeat(bytes))
 }
 
-/// Pushes with a reply, and enough time for it.
+/// Sends a push that expects a reply, with enough time for it.
 fn push(world: &mut World, client: ClientId, event: &str, payload: Value) {
     let options = PushOptions::call().timeout(secs(3_600));
     world.command(client, |s, now| s.push(now, LOBBY, event, payload, options)).unwrap();
@@ -59,7 +59,7 @@ fn replies(world: &World, client: ClientId) -> usize {
     world.signals(client).filter(|(_, s)| replied(s)).count()
 }
 
-/// Why the connection or an attempt at it ended, each time.
+/// The cause of each end of a connection or of an attempt.
 fn causes(world: &World, client: ClientId) -> Vec<Cause> {
     let cause = |(_, signal): (_, &Signal)| match signal {
         Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
@@ -75,13 +75,13 @@ fn assert_one_connection(world: &World, client: ClientId) {
     assert_eq!(world.socket(client).stats().connections, 1);
 }
 
-/// A 1.5 MB broadcast over 30 kB/s, and 6 MB over 1 Mbit/s.
+/// A broadcast of 1.5 MB over 30 kB/s, one of 6 MB over 1 Mbit/s, and one of 600 kB over 1.1 kB/s.
 #[test]
 fn large_broadcast_arrives_over_slow_link() {
     for (bytes, down) in [(1_500_000, 30_000), (6_000_000, 125_000), (1_000_000, 1_100)] {
         let (mut world, client) = joined(config(), down, 0);
         if down < 2_000 {
-            // Longer than progress_max: the limit is that of the manual.
+            // 1 MB would take longer than `progress_max`, which is the limit that the manual states.
             world.broadcast(LOBBY, "big", big(600_000));
         } else {
             world.broadcast(LOBBY, "big", big(bytes));
@@ -137,7 +137,7 @@ fn long_join_reply_arrives_over_slow_link() {
     assert!(!world.trace().contains("JoinTimedOut"), "{}", world.trace_tail());
 }
 
-/// With heartbeats off, written bytes keep a transport that takes no frame.
+/// With heartbeats off, written bytes keep a connection alive whose transport accepts no frame.
 #[test]
 fn write_stall_waits_for_bytes() {
     let off = config().heartbeat_interval(Duration::ZERO);
@@ -161,7 +161,7 @@ fn heartbeats_go_on_during_transfer() {
     assert_one_connection(&world, client);
 }
 
-/// A dead direction is found within the bound, even if the other one carries data.
+/// A dead direction is detected within the bound, even if the other one carries data.
 #[test]
 fn dead_direction_is_found_within_bound() {
     for dead in [Direction::Down, Direction::Up] {
@@ -181,14 +181,14 @@ fn dead_direction_is_found_within_bound() {
                 world.run_for(secs(1));
             }
             let cause = causes(&world, client).swap_remove(0);
-            // The server receives nothing any more, and times out while broadcasts still extend the
-            // deadline here.
+            // The server receives nothing any more, and times out while its broadcasts still extend
+            // the client's deadline.
             let idle = Cause::RemoteClose { code: Some(1002), reason: String::new() };
             let closed = dead == Direction::Up && busy && cause == idle;
             assert!(closed || cause == Cause::HeartbeatTimeout, "{dead:?} {busy}: {cause:?}");
             let found = world.now().since(from);
             assert!(found <= INTERVAL + FOUND_WITHIN + secs(1), "{dead:?} {busy}: {found:?}");
-            // Bytes behind the heartbeat extend nothing, so this is the short bound.
+            // Bytes after the heartbeat extend nothing, so the short bound holds.
             if dead == Direction::Down {
                 assert!(found <= INTERVAL + secs(10 + 40), "{busy}: {found:?}");
             }
@@ -248,7 +248,7 @@ proptest! {
         interval in 2_u64..40,
         happenings in prop::collection::vec(happening(), 1..25),
     ) {
-        // All of it has to pass within progress_max.
+        // All bytes must arrive within `progress_max`.
         let (mut below, mut above) = (0_u64, 0_u64);
         let mut taken = Vec::new();
         for happening in happenings {
@@ -280,7 +280,7 @@ proptest! {
         prop_assert_eq!(pushes.pushes_in_flight + pushes.queued_pushes, 0, "all have arrived");
     }
 
-    /// Any other link is declared dead at the latest `heartbeat_timeout` and `progress_max` after a
+    /// Any other link is declared dead no later than `heartbeat_timeout` plus `progress_max` after a
     /// heartbeat fell due.
     #[test]
     fn dead_link_is_found_within_bound(
@@ -309,7 +309,7 @@ proptest! {
                 happen(&mut world, client, happening);
             }
         }
-        // A heartbeat that is answered on its way delays the next by nothing.
+        // An answered heartbeat does not delay the next one.
         let bound = INTERVAL + FOUND_WITHIN + secs(1);
         let found = world.runs_into(bound, |world| causes(world, client).len() > lost_before);
         prop_assert!(found, "not within {bound:?} of {from}:\n{}", world.trace_tail());
@@ -331,7 +331,8 @@ fn beating() -> Hand {
     hand
 }
 
-/// When the connection is declared dead, if nothing is answered and `before` is called first.
+/// The time until the connection is declared dead if nothing is answered and `before` is called
+/// first.
 fn dies_after(hand: &mut Hand, mut before: impl FnMut(&mut Hand)) -> Duration {
     let from = hand.now;
     while hand.socket.status() == Status::Open {
@@ -356,7 +357,7 @@ fn trickle_extends_dead_connection_by_bytes() {
         let died = dies_after(&mut beating(), |hand| report(hand, bytes, 0, true));
         assert_eq!(died, secs(10) + bought, "{bytes}");
     }
-    // Pings that never end: a second of time for each second.
+    // Pings that never stop arriving add one second for each second.
     let mut hand = beating();
     let from = hand.now;
     let died = dies_after(&mut hand, |hand| {
@@ -381,7 +382,7 @@ fn bytes_ahead_of_heartbeat_extend_deadline() {
     report(&mut hand, 0, 81_920, true);
     hand.socket.probe(hand.now).unwrap();
     hand.drain();
-    // And what is flushed together with it; nothing behind it.
+    // Bytes that are flushed together with the heartbeat count; bytes after it do not.
     report(&mut hand, 0, 163_840, true);
     assert_eq!(dies_after(&mut hand, |hand| report(hand, 0, 1 << 30, true)), secs(10 + 10 + 10));
 }
@@ -424,18 +425,20 @@ fn reply_to_any_heartbeat_proves_life() {
         hand.receive(&json!([null, to.msg_ref, "phoenix", "phx_reply", ok]));
         let rtt = hand.now.since(to.at);
         assert!(hand.signals.contains(&Signal::HeartbeatAcked { rtt }), "{:?}", hand.signals);
-        // Those behind it are still awaited, each from when it fell due.
+        // The heartbeats after the answered one still need answers, each within its timeout from when
+        // it fell due.
         assert!(hand.socket.awaits_answer());
         let last = beats[2].at;
         let _ = dies_after(&mut hand, |_| {});
         if answered == 1 {
-            // The first one was answered with the second: only the third one counts.
+            // The reply to the second heartbeat also answered the first, so only the third one
+            // counts.
             assert_eq!(hand.now, last + secs(10));
         }
     }
 }
 
-/// A flush before a heartbeat could be written does not cover that heartbeat.
+/// A flush before the heartbeat could be written does not prove that the heartbeat was written.
 #[test]
 fn unwritten_heartbeat_is_not_flushed() {
     let mut hand = Hand::joined(config());
@@ -486,7 +489,8 @@ fn join_deadlines_wait_for_bytes() {
     }
     assert!(!timed_out(&hand));
     assert_eq!(hand.socket.status(), Status::Open);
-    // 200 s of bytes, then silence: the time that they are worth is over 210 s after the join.
+    // The 200 KiB are worth 200 s at the minimum rate. Together with `join_timeout`, that ends 210 s
+    // after the join.
     hand.advance(secs(109));
     assert!(!timed_out(&hand), "{:?}", hand.signals);
     hand.advance(secs(2));
@@ -529,7 +533,7 @@ fn progress_of_other_connection_is_ignored() {
     assert_eq!(dies_after(&mut hand, |_| {}), secs(10));
 }
 
-/// A starved process must keep its backoff: a late timeout does not dial early.
+/// A busy process must keep its backoff: a timeout that is handled late does not cause an early dial.
 #[test]
 fn late_timeout_keeps_reconnect_wait() {
     let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
@@ -555,7 +559,7 @@ fn wake_while_connecting_is_remembered() {
     hand.now += ms(300);
     hand.failed(dial_failure());
     assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 1 }));
-    // The next one comes within a second of that: the wait ends with the second.
+    // The next wake-up comes within a second of the first: the wait ends when that second is over.
     hand.now += ms(300);
     hand.socket.handle_wake(hand.now);
     hand.failed(dial_failure());
@@ -563,14 +567,14 @@ fn wake_while_connecting_is_remembered() {
     assert_eq!(until.since(hand.now), ms(700));
     hand.advance(ms(700));
     assert!(matches!(hand.socket.status(), Status::Connecting { attempt: 2 }));
-    // Without another one, the wait is the schedule's.
+    // Without another wake-up, the wait is that of the schedule.
     hand.failed(dial_failure());
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert_eq!(until.since(hand.now), secs(60));
 }
 
-/// Less than a second after the last wake-up, a wake-up shortens the wait so that it ends when the
-/// second has passed.
+/// A wake-up less than a second after the last one shortens the wait, so that the wait ends when that
+/// second is over.
 #[test]
 fn second_wake_shortens_wait() {
     let step = phx_proto::config::Backoff::steps_msec(&[60_000]).unwrap().jitter(0.0).unwrap();
@@ -585,8 +589,8 @@ fn second_wake_shortens_wait() {
     assert_eq!(until.since(hand.now), secs(1));
 }
 
-/// A join that is answered meanwhile moves the deadline of a heartbeat, and not the next heartbeat;
-/// otherwise the server would receive nothing for a minute.
+/// The answer to a join moves the deadline of an unanswered heartbeat, but not the time of the next
+/// heartbeat. Otherwise the server would receive nothing for a minute.
 #[test]
 fn heartbeats_go_on_after_join() {
     let mut hand = Hand::open(config());

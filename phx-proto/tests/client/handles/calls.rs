@@ -84,7 +84,8 @@ fn unwritable_request_is_not_sent() {
     script.refute_push("orders", "buy");
 }
 
-/// During an outage, a call that is not written waits, and a call that was written ends at once.
+/// During an outage, a queued call waits, and a call that was written ends at once with an unknown
+/// outcome.
 #[test]
 fn call_ends_unknown_on_disconnect() {
     let script = Script::new();
@@ -132,7 +133,7 @@ fn dropped_call_withdraws_the_push() {
     script.refute_push("orders", "buy");
 }
 
-/// A separate task with a cast that waits for space in the queue.
+/// Spawns a task with a cast that waits for space in the queue.
 fn cast(script: &Script, room: &Channel, event: &'static str) -> Running<Result<(), PushFailed>> {
     let room = room.clone();
     let casting = script.spawn(async move { room.cast_when_ready(event, json!({})).await });
@@ -187,7 +188,7 @@ fn waiting_pushes_go_out_in_order() {
     assert!(places.is_sorted(), "{log}");
 }
 
-/// If there is space for one push, a waiting push gets it before a new one.
+/// When one place in the queue becomes free, a waiting push gets it before a new push.
 #[test]
 fn late_push_queues_behind_waiting_ones() {
     let mut bench = Bench::new(|config| config.queued_pushes_max(1));
@@ -213,7 +214,7 @@ fn late_push_queues_behind_waiting_ones() {
     assert!(poll(third.as_mut()).is_ready());
 }
 
-/// Each topic has its own backlog of waiters.
+/// Each topic has its own backlog of waiters, which blocks no other topic.
 #[test]
 fn topic_backlog_blocks_no_other_topic() {
     let script = Script::new();
@@ -233,8 +234,8 @@ fn topic_backlog_blocks_no_other_topic() {
     assert!(held.iter().all(|casting| !casting.is_finished()));
 }
 
-/// Free space in the queue may suit any topic that has waiters, so the first waiter of each topic
-/// is woken.
+/// Free space in the queue may suit any topic that has waiters, so the first waiter of each topic is
+/// woken.
 #[test]
 fn first_waiter_of_each_topic_is_woken() {
     let script = Script::new();
@@ -263,7 +264,7 @@ fn push_larger_than_queue_is_an_error() {
     assert!(matches!(failed, Err(PushFailed::NotAccepted(_))), "{failed:?}");
 }
 
-/// Every waiter of the topic is woken, one after the other.
+/// The end of a channel wakes every waiter of its topic, one after the other.
 #[test]
 fn channel_end_ends_its_waiters() {
     let script = Script::new();
@@ -283,8 +284,8 @@ fn channel_end_ends_its_waiters() {
     assert_eq!(script.now().as_millis(), 0, "at once");
 }
 
-/// The queue is full of pushes of another topic, so the end of this topic frees no space. Its
-/// waiters end nevertheless.
+/// If the queue is full of pushes of another topic, the end of this topic frees no space. The waiters
+/// of this topic end nevertheless.
 #[test]
 fn topic_without_pushes_ends_its_waiters() {
     let script = Script::new();
@@ -307,7 +308,7 @@ fn disconnect_ends_push_waiters() {
     assert!(script.finish(waiting).expect_err("it is closed").is_safe_to_repeat());
 }
 
-/// A handle is left while other handles keep the topic, and while the queue stays full.
+/// Leaving a handle ends its waiters, even if other handles keep the topic and the queue stays full.
 #[test]
 fn left_handle_ends_its_waiters() {
     let script = Script::new();
@@ -339,7 +340,7 @@ fn dropped_waiter_leaves_the_backlog() {
     assert!(poll(last.as_mut()).is_ready());
 }
 
-/// A call leaves the queue when it is written, long before its reply.
+/// A call leaves the queue when it is written, and does not wait there for its reply.
 #[test]
 fn written_call_makes_space() {
     let script = Script::new();
@@ -356,7 +357,8 @@ fn written_call_makes_space() {
     assert!(waiting.is_finished() && !call.is_finished(), "{}", script.log());
 }
 
-/// A program that joins and leaves many topics may wait on each of them once.
+/// A program may join and leave many topics and wait on each of them once. Topics that were left must
+/// keep no waiters.
 #[test]
 fn past_topics_keep_no_waiters() {
     let bench = Bench::new(|config| config.queued_pushes_max(1));
@@ -374,7 +376,7 @@ fn past_topics_keep_no_waiters() {
     assert!(info.bytes_current < 1_000, "{} bytes for lines that are gone", info.bytes_current);
 }
 
-/// The first waiter is dropped after it was woken: the next one is woken in its place.
+/// If the first waiter is dropped after it was woken, the next one is woken in its place.
 #[test]
 fn dropped_woken_waiter_wakes_the_next() {
     let script = Script::new();
@@ -394,7 +396,7 @@ fn dropped_woken_waiter_wakes_the_next() {
     script.refute_push("room:lobby", "lost");
 }
 
-/// While there is no connection, only timeouts make space.
+/// While there is no connection, only the timeout of a queued push frees space.
 #[test]
 fn timeout_of_queued_push_makes_space() {
     let script = Script::new();

@@ -1,4 +1,5 @@
-//! The handles of the async client, as a program uses them: a test plays the server, in virtual time.
+//! The handles of the async client, as a program uses them. The test plays the server, in virtual
+//! time.
 //!
 //! Futures are polled only after a wake-up, so a test fails if a wake-up is missing.
 
@@ -18,12 +19,12 @@ fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// Runs every task until none makes progress.
+/// Polls every task until none makes progress.
 fn settle(script: &Script) {
     script.advance(Duration::ZERO);
 }
 
-/// A client that is connected, and a handle of a topic that is joined.
+/// A client with an open connection, and a handle of a joined topic.
 fn joined(script: &Script, config: Config, topic: &str) -> (Client, Channel) {
     let client = script.client(config);
     let room = client.want(topic, json!({})).expect("it is accepted");
@@ -40,7 +41,7 @@ fn now<T: Send + 'static>(script: &Script, future: impl Future<Output = T> + Sen
     script.finish(running)
 }
 
-/// A stream on its own task, whose events are read one after the other.
+/// Spawns a task that reads a stream to its end and returns its events.
 fn read(script: &Script, mut messages: Messages) -> Running<Vec<ChannelEvent>> {
     script.spawn(async move {
         let mut events = Vec::new();

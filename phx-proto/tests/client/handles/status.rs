@@ -54,12 +54,12 @@ fn fast_reader_sees_every_status() {
     drop(client);
     let seen = script.finish(watching);
     let (lost, refused) = (["waiting", "connecting"], ["waiting", "connecting"]);
-    // It closes at once here, so there is no time to see that it is closing.
+    // The connection closes at once here, so no watcher sees that it is closing.
     let expected = [&["connecting", "open"][..], &lost, &refused, &["open", "closed"]];
     assert_eq!(seen, expected.concat());
 }
 
-/// A slow reader gets the present state once. States that it missed use no memory.
+/// A slow reader gets the present state once. The states in between use no memory.
 #[test]
 fn slow_reader_gets_latest_status_only() {
     let mut bench = Bench::new(|config| config);
@@ -78,7 +78,7 @@ fn slow_reader_gets_latest_status_only() {
     assert!(!changes.is_terminated());
 }
 
-/// A task that watches or logs must not keep a connection that the program no longer uses.
+/// A task that only observes must not keep a connection open that the program no longer uses.
 #[test]
 fn observers_do_not_keep_the_connection() {
     let script = Script::new();
@@ -166,8 +166,8 @@ impl Wake for Count {
     }
 }
 
-/// A wake-up changes the time of the next attempt without a signal; watchers are notified all the
-/// same.
+/// A wake-up changes the time of the next attempt without a signal. Watchers are notified
+/// nevertheless.
 #[test]
 fn status_change_without_signal_wakes() {
     let mut bench = Bench::new(|config| config);
@@ -179,7 +179,8 @@ fn status_change_without_signal_wakes() {
         let wait = bench.client.retry_in().expect("it waits");
         bench.advance(wait);
     }
-    // The first wake-up has it dial at once, in vain; the second, right after it, moves the attempt.
+    // The first wake-up causes a dial at once, which fails. The second one, right after it, moves the
+    // next attempt.
     bench.memory.world().slept += Duration::from_secs(10);
     bench.settle();
     let before = bench.client.status();
@@ -196,7 +197,7 @@ fn status_change_without_signal_wakes() {
     assert_eq!(changes_poll(&mut changes, &mut cx), Some(bench.client.status()));
 }
 
-/// The state `Closing` has no signal; watchers are notified all the same.
+/// The state `Closing` has no signal. Watchers are notified nevertheless.
 #[test]
 fn closing_wakes_status_watchers() {
     let bench = Bench::new(|config| config);

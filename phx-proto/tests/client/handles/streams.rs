@@ -1,4 +1,4 @@
-//! Streams of some events, and streams that are merged.
+//! Streams that select events, and merged streams.
 
 use core::pin::pin;
 
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::{config, in_words, joined, now, number, read};
 use crate::bench::{Bench, ready};
 
-/// A stream of some events yields those events, and everything that is not a message.
+/// A stream of selected events yields these events, and every event that is not a message.
 #[test]
 fn on_yields_its_events_and_gaps() {
     let script = Script::new();
@@ -33,7 +33,7 @@ fn on_yields_its_events_and_gaps() {
     assert_eq!(in_words(&script.finish(any)), expected);
 }
 
-/// A flood of one event does not push messages of other events out of their mailbox.
+/// A flood of events that a stream does not select does not push messages out of its mailbox.
 #[test]
 fn flood_of_other_events_fills_no_mailbox() {
     let script = Script::new();
@@ -53,8 +53,8 @@ fn flood_of_other_events_fills_no_mailbox() {
     assert_eq!(noise, ["lagged 98", r#"noise {"n":98}"#, r#"noise {"n":99}"#, closed]);
 }
 
-/// A new stream begins with the messages that followed the join, until the stream of all events has
-/// taken them.
+/// A new stream begins with the messages after the join, unless the stream of all events has taken
+/// them already.
 #[test]
 fn on_begins_with_the_join() {
     let script = Script::new();
@@ -107,7 +107,7 @@ fn gaps_around_other_events_are_merged() {
     }
 }
 
-/// A presence list has its own mailbox, too.
+/// A presence list has its own mailbox too, so a flood of other events does not affect it.
 #[test]
 fn flood_of_events_keeps_the_presence() {
     let script = Script::new();
@@ -153,8 +153,8 @@ fn mailbox_options_bound_one_stream() {
     assert!(client.stats().mailbox_drops >= 38);
 }
 
-/// The first mailbox of a handle fills and drops its oldest messages while the handle uses `on`
-/// alone. That is not a loss, until the first mailbox is read after all.
+/// A handle uses only `on`, so its first mailbox fills and drops the oldest messages. These drops
+/// count as a loss only when the first mailbox is read.
 #[test]
 fn drops_count_only_once_mailbox_is_read() {
     let script = Script::new();
@@ -171,7 +171,8 @@ fn drops_count_only_once_mailbox_is_read() {
     assert_eq!(in_words(&script.finish(read(&script, all)))[0], "lagged 44");
 }
 
-/// A stream with smaller bounds than the first mailbox begins with a loss, which is counted.
+/// A stream whose bounds are smaller than those of the first mailbox begins with a loss, which is
+/// counted.
 #[test]
 fn losses_of_smaller_mailbox_are_counted() {
     let script = Script::new();
@@ -186,7 +187,8 @@ fn losses_of_smaller_mailbox_are_counted() {
     assert_eq!(words[..2], ["lagged 4", r#"tick {"n":4}"#]);
 }
 
-/// A stream with the policy to join again on overflow: the channel is rejoined, and no event is
+/// A stream may have the policy to rejoin on overflow. Then the channel is rejoined, and no event is
+/// lost without notice.
 /// silently missed.
 #[test]
 fn overflow_of_event_stream_rejoins() {
@@ -208,7 +210,7 @@ fn overflow_of_event_stream_rejoins() {
     assert_eq!(words[..3], ["lagged 3", "interrupted", "resumed"]);
 }
 
-/// The first mailbox overflowed and has ended. A stream with other bounds reports the loss.
+/// The first mailbox has overflowed and ended. A stream with other bounds reports the loss.
 #[test]
 fn overflow_of_first_mailbox_is_a_loss() {
     let script = Script::new();
@@ -241,7 +243,8 @@ fn on_after_end_yields_the_backlog() {
     assert_eq!(events, [ChannelEvent::Closed(StreamEnd::Gone)]);
 }
 
-/// Events that are not messages do not contain their topic, which a merged stream needs.
+/// Events that are not messages do not contain their topic, so a merged stream adds it to every
+/// event.
 #[test]
 fn stream_with_topic_names_it_in_every_event() {
     let script = Script::new();
@@ -266,7 +269,7 @@ fn stream_with_topic_names_it_in_every_event() {
     assert_eq!(in_words(&script.finish(reading)), expected);
 }
 
-/// `select!` asks a stream whether it has ended.
+/// `select!` calls a stream's `is_terminated`.
 #[test]
 fn streams_are_fused() {
     let mut bench = Bench::new(|config| config);

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{config, in_words, joined, now, read, settle};
 use crate::bench::{Bench, poll, ready};
 
-/// Why a channel that has ended is not joined.
+/// The reason that the wait for the join of an ended channel returns.
 fn reason(script: &Script, room: &Channel) -> JoinFailed {
     let room = room.clone();
     now(script, async move { room.joined().await }).expect_err("it has ended")
@@ -23,7 +23,8 @@ fn reason(script: &Script, room: &Channel) -> JoinFailed {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The backend is down when the program starts, for longer than a join waits by default.
+/// A wait for a topic lasts while the backend is down, even longer than the default deadline of a
+/// join.
 #[test]
 fn want_waits_for_backend_that_is_down() {
     let script = Script::new().time_limit(10 * MINUTE);
@@ -41,7 +42,7 @@ fn want_waits_for_backend_that_is_down() {
     let join = script.connect_and_assert_join("orders");
     assert_eq!(join.json(), json!({"since": 7}));
     assert_eq!(script.finish(waiting), Ok(()));
-    // While it is joined there is nothing to wait for.
+    // While the topic is joined, the wait ends at once.
     assert_eq!(now(&script, async move { orders.joined().await }), Ok(()));
 }
 
@@ -51,14 +52,14 @@ fn wanted_topic_is_left_with_its_handle() {
     let (client, room) = joined(&script, config(), "room:lobby");
     drop(room);
     script.assert_leave("room:lobby");
-    // And not joined at all when the handle is dropped before there is a connection.
+    // If the handle is dropped before there is a connection, the topic is not joined at all.
     let script = Script::new();
     drop(script.client(config()).want("room:lobby", json!({})));
     script.refute_join("room:lobby");
     drop(client);
 }
 
-/// Nothing is lost between the join and the first look at the messages.
+/// No message is lost between the join and the first read of the stream.
 #[test]
 fn messages_of_wanted_topic_begin_with_join() {
     let script = Script::new();
@@ -72,7 +73,7 @@ fn messages_of_wanted_topic_begin_with_join() {
     assert_eq!(in_words(&script.finish(reading)), expected);
 }
 
-/// The server's reason reaches a waiter, before and after the refusal.
+/// The server's reason reaches callers that wait before the refusal, and callers that wait after it.
 #[test]
 fn refusal_ends_want_with_its_reason() {
     let script = Script::new();
@@ -92,7 +93,7 @@ fn refusal_ends_want_with_its_reason() {
     assert_eq!(script.finish(reading).len(), 1, "the end");
     assert!(reason(&script, &room).is_refused());
 
-    // Where the first stream is dropped before the end, the reason of it is not known.
+    // If the first stream was dropped before the end, the reason of the end is not known.
     let room = client.want("room:secret", json!({})).expect("it is accepted");
     drop(room.messages());
     let join = script.assert_join("room:secret");
@@ -124,7 +125,7 @@ fn joined_waits_after_a_loss() {
     assert_eq!(script.finish(waiting), Ok(()));
 }
 
-/// No code asked for the join, so a refusal of it is retried.
+/// The application did not request the join of an auto-join, so a refusal of it is retried.
 #[test]
 fn joined_of_auto_join_outlasts_refusals() {
     let script = Script::new();
@@ -166,8 +167,8 @@ fn join_without_deadline_outlasts_outage() {
     assert!(script.finish(patient).is_ok());
 }
 
-/// A second join of a topic can replace the function of the first. A disconnect ends a handle;
-/// another one wants the same topic after the next `connect`.
+/// A second join of a topic can replace the function of the first. A disconnect ends a handle, and
+/// another handle can want the same topic after the next `connect`.
 #[test]
 fn ended_handle_sets_no_join_params() {
     let script = Script::new();
@@ -204,18 +205,19 @@ fn join_replaces_params_when_asked_to() {
     script.disconnect();
     let join = script.connect_and_assert_join("orders");
     assert_eq!(join.json(), json!({"by": "second"}));
-    // Both handles count: the topic is left with the last of them.
+    // Both handles count: the topic is left when the last of them is dropped.
     drop(first);
     script.refute_leave("orders");
     drop(second);
     script.assert_leave("orders");
-    // What could never be sent replaces nothing.
+    // Parameters that can never be sent replace nothing.
     let large = json!("x".repeat(9 << 20));
     let third = client.want_with("orders", large, replace);
     assert!(matches!(third, Err(JoinError::TooLarge { .. })), "{third:?}");
 }
 
-/// A function of join parameters may own a handle of its client, which takes the lock when it is dropped.
+/// A function of join parameters may own a handle of its client. The handle takes the lock when it is
+/// dropped.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
 fn replaced_function_is_dropped_outside_the_lock() {
@@ -267,7 +269,7 @@ fn rejoin_starts_over_from_server_state() {
         other => panic!("{other:?}"),
     }
     assert!(room.rejoin().is_err(), "it has ended");
-    // Of a handle that is done with a topic that others hold, too.
+    // A handle releases a topic that other handles still hold.
     let one = client.want("room:lobby", json!({})).expect("it is accepted");
     let join = script.assert_join("room:lobby");
     script.reply(&join, "ok", json!({}));
@@ -279,7 +281,8 @@ fn rejoin_starts_over_from_server_state() {
     drop(other);
 }
 
-/// Two clones of a handle: one waits, the other releases the interest while another handle goes on.
+/// Of two clones of a handle, one waits for the join and the other releases the interest. Another
+/// handle keeps the topic.
 #[test]
 fn joined_ends_with_left_handle() {
     let script = Script::new();

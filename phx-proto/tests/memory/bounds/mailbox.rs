@@ -42,7 +42,8 @@ fn tiny_message_beside_a_huge_one() {
     row("mailbox: one tiny beside 32 MiB", 8 * MIB, tiny_beside(32 * MIB, 1));
 }
 
-/// A burst of small messages fills the default read buffer, which then has doubled; one of them is kept.
+/// A burst of small messages fills the default read buffer, which has doubled by then. The mailbox
+/// keeps one of them.
 #[test]
 fn tiny_messages_in_read_buffers() {
     let (mut bench, room) = room(|config| config);
@@ -73,7 +74,7 @@ fn long_event_names() {
     row("mailbox: event names of 200 KiB", 8 * MIB, bytes);
 }
 
-/// The parts of a fragmented message are collected in a buffer that doubles.
+/// The parts of a fragmented message are collected in a buffer that doubles its capacity.
 #[test]
 fn fragmented_messages() {
     let (mut bench, room) = room(|config| config);
@@ -104,7 +105,8 @@ fn very_many_tiny_messages() {
     row("mailbox of 1 MiB: 20,000 tiny ones", MIB, bytes);
 }
 
-/// The bound includes messages that the reader took in advance, and those that arrived since.
+/// The bound includes the messages that the reader has taken in advance, and those that arrived since
+/// then.
 #[test]
 fn messages_in_hand() {
     let (mut bench, room) = room(|config| config);
@@ -152,14 +154,14 @@ fn responses_of_rejoins() {
             let tiny = format!(r#"[{join_ref},null,"{ROOM}","m",{number}]"#);
             receive(&mut bench, one_buffer([&tiny]));
         }
-        // The test's own end of the wire keeps what was sent.
+        // The test's end of the wire keeps the frames that were sent.
         bench.memory.world().to_server.clear();
     });
     drop(messages);
     row("mailbox: a response of 1 MiB per gap", 8 * MIB, bytes);
 }
 
-/// The same with a policy that ends or empties the mailbox.
+/// The same messages, with a policy that ends or empties the mailbox.
 #[test]
 fn other_policies() {
     for policy in [MailboxPolicy::DropNewest, MailboxPolicy::Close] {

@@ -28,7 +28,7 @@ use serde_json::Value;
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// The memory that a queue and a client may hold in addition to the stated bound.
+/// The memory that a queue and its client may hold in addition to the stated bound.
 const CONSTANT: usize = 128 * KIB;
 
 /// Prints a row, and asserts its bound.
@@ -48,12 +48,13 @@ fn held<T>(work: impl FnOnce() -> T) -> u64 {
     u64::try_from(info.bytes_current).unwrap_or_default()
 }
 
-/// The peak of the bytes held during `work`, for values that are dropped as a whole at their bound.
+/// The peak of the bytes held during `work`. It serves for values that are dropped as a whole at
+/// their bound.
 fn peak<T>(work: impl FnOnce() -> T) -> u64 {
     measure(|| drop(work())).bytes_max
 }
 
-/// Slices of one read buffer, which is as large as all of them together.
+/// Slices of one read buffer that holds all of these frames together.
 fn one_buffer<const N: usize>(frames: [&str; N]) -> [Bytes; N] {
     let mut buffer = Bytes::from(frames.concat().into_bytes());
     frames.map(|frame| buffer.split_to(frame.len()))

@@ -45,7 +45,7 @@ fn long_event_names() {
     row("push queue: event names of 4 MiB", 8 * MIB, bytes);
 }
 
-/// A value that is serialised piece by piece, into a buffer that doubles.
+/// Payloads are serialised piece by piece into a buffer that doubles its capacity.
 #[test]
 fn payloads_with_spare_capacity() {
     let payload = Value::from(vec![1; 530 * KIB]);
@@ -95,7 +95,7 @@ fn calls_in_flight() {
             while socket.poll_action(NOW).is_some() {}
         }
     });
-    // 16,384 calls, and as many as wait behind them.
+    // 16,384 calls in flight, and the calls that wait behind them.
     row("60,000 calls without an answer", 16_384 * 256 + MIB, bytes);
 }
 
@@ -154,7 +154,7 @@ fn taken_replies_free_the_bound() {
     }
 }
 
-/// A refusal is shared by its waiters.
+/// All waiters of a refusal share one copy of it.
 #[test]
 fn refusal_of_many_waiting_joins() {
     let mut bench = Bench::new(|config| config);

@@ -61,7 +61,7 @@ fn causes_with_many_headers() {
     row("signals: refusals with 128 KiB of headers", 8 * MIB, bytes);
 }
 
-/// The latest state of each topic is kept, but not beyond the bound with its response.
+/// The latest state of each topic is kept. Its join response is dropped beyond the bound.
 #[test]
 fn large_join_responses_of_many_topics() {
     let response = Value::from("r".repeat(MIB));

@@ -16,7 +16,7 @@ fn machine() -> Upgrade {
     Upgrade::new(&request).expect("a legal request")
 }
 
-/// At most 16 KiB and 1,024 headers of the head of a response are held, for heads of every shape.
+/// For heads of every shape, at most 16 KiB and 1,024 headers of a response's head are held.
 #[test]
 fn endless_response_heads() {
     for (name, line) in [
