@@ -1,4 +1,4 @@
-//! The targets, as `phx-proto/tests/properties/corpus.rs` replays them, for libFuzzer.
+//! The targets for libFuzzer. `phx-proto/tests/properties/corpus.rs` replays the same targets.
 
 #[path = "../../phx-proto/tests/support/ops/mod.rs"]
 pub mod ops;

@@ -5,12 +5,12 @@ import sys
 from pathlib import Path
 
 SLACK = 1.10
-# Operations that miss their target by more than the slack, with their count when it was last set.
-# The count must not grow; the entry is removed when the target is met.
+# Operations that miss their target by more than the slack, with the count that they may not exceed.
+# An entry is removed when its target is met.
 MISSED: dict[str, int] = {}
-# Operations whose cost must not depend on a size, and by how much it may.
+# Operations whose cost must not depend on a size, and the largest ratio that is allowed.
 SIZES = {"decode text": 1.05, "decode reply": 1.05, "core: frame in": 1.10, "core: join answered": 1.20}
-# The names of the sizes, the small one and the large one.
+# The names of the sizes: the small one and the large one.
 PAIRS = [("64 B", "16 KiB"), ("1,000 unanswered", "16,000 unanswered")]
 
 

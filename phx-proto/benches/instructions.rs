@@ -22,19 +22,19 @@ use serde_json::{Value, json};
 const NOW: Time = Time::from_millis(1_000);
 const REPEAT: usize = 256;
 
-/// The only place where instructions are counted.
+/// Callgrind counts instructions only in this function.
 #[inline(never)]
 fn measured(operation: &mut dyn FnMut()) {
     operation();
 }
 
-/// Where the count of a case ends.
+/// Marks the end of a case for callgrind.
 #[inline(never)]
 fn counted() {
     black_box(());
 }
 
-/// One case: the preparation, and the operation that is counted. A target of 0 means none.
+/// One case: the preparation, and the operation that is counted. A target of 0 means no target.
 fn case<T, R>(
     name: &str,
     target: u32,
@@ -86,7 +86,7 @@ fn decode(name: &str, target: u32, frame: &Frame) {
     let decode = |()| {
         let message = V2.decode(black_box(frame));
         black_box(&message);
-        // To move it out of here, or to drop it, would be counted.
+        // Moving the message out of here, or dropping it, would be counted.
         mem::forget(message);
     };
     case(name, target, |_| (), decode);
@@ -141,7 +141,7 @@ fn pushes() {
             2_500,
             |at| {
                 let (topic, join_ref) = (topic(at * 7 % channels), at * 7 % channels + 1);
-                // Refs follow those of the joins.
+                // The refs of pushes follow the refs of the joins.
                 let msg_ref = channels + 1 + at;
                 let body = "{\"status\":\"ok\",\"response\":{}}";
                 let reply =
@@ -158,14 +158,15 @@ fn pushes() {
                 let ended = hand.socket.poll_action(NOW);
                 assert!(matches!(ended, Some(Action::Signal(Signal::PushEnded { .. }))));
                 assert!(hand.socket.poll_action(NOW).is_none());
-                // The transport and the application drop these.
+                // In a program, the transport and the application drop these.
                 mem::forget((topic, written, ended));
             },
         );
     }
 }
 
-/// A server may answer joins in any order; the newest first is the worst for a search from the front.
+/// A server may answer joins in any order. Newest first is the worst order for a search from the
+/// front.
 fn joins() {
     for (unanswered, name) in [(1_000, "1,000"), (16_000, "16,000")] {
         let mut hand = Hand::joining(unanswered);
@@ -231,7 +232,7 @@ fn timers() {
     }
 }
 
-/// Frames of one read, and frames into one write.
+/// Many frames in one read, and many frames in one write.
 fn websocket() {
     let mut endpoint = Endpoint::client(&Limits::default());
     for (name, target, payload) in [
@@ -249,7 +250,7 @@ fn websocket() {
         }
         stream.extend_from_slice(&payload);
         let mut buffer = BytesMut::from(&stream.repeat(REPEAT + 1)[..]);
-        // The first part of a buffer makes it a shared one.
+        // The first split makes the buffer a shared one.
         mem::forget(endpoint.poll_event(&mut buffer));
         let receive = |()| {
             let event = endpoint.poll_event(black_box(&mut buffer));
@@ -285,13 +286,13 @@ impl Hand {
         }
         hand.drain();
         assert_eq!(hand.socket.sizes().unanswered_joins, 0);
-        // A large request makes the allocator sort what was freed until now, which would otherwise be counted
-        // with the first operation that makes one.
+        // A large allocation makes the allocator sort the memory freed so far. Otherwise the first
+        // operation with a large allocation would be charged for that.
         drop(black_box(Vec::<u8>::with_capacity(1 << 16)));
         hand
     }
 
-    /// With the joins written.
+    /// A socket whose joins are written and not answered.
     fn joining(channels: usize) -> Self {
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
         let config =
@@ -318,7 +319,7 @@ impl Hand {
     }
 }
 
-/// The ok to the join of a topic; the joins are the first frames.
+/// The ok to the join of a topic. The joins are the first frames.
 fn join_reply(at: usize) -> Frame {
     let (join_ref, topic) = (at + 1, topic(at));
     let body = "{\"status\":\"ok\",\"response\":{}}";
@@ -333,7 +334,7 @@ fn text(text: &str) -> Frame {
     Frame::Text(received(text.as_bytes()))
 }
 
-/// Bytes as tungstenite hands them over: split off a read buffer.
+/// Bytes as tungstenite returns them: split off a read buffer.
 fn received(bytes: &[u8]) -> Bytes {
     let mut buffer = BytesMut::with_capacity(bytes.len() + 1);
     buffer.put_slice(bytes);
@@ -341,7 +342,7 @@ fn received(bytes: &[u8]) -> Bytes {
     buffer.split_to(bytes.len()).freeze()
 }
 
-/// An object of about so many bytes.
+/// An object with about this many bytes.
 fn value(bytes: usize) -> Value {
     if bytes < 256 {
         return json!({"id": 4711, "body": "x".repeat(bytes - 22)});

@@ -1,4 +1,5 @@
-//! The cost of a frame beside tungstenite, in one run: nanoseconds per message, the median of the rounds.
+//! The cost of a frame compared with tungstenite, in one run: nanoseconds per message, the median of
+//! the rounds.
 //!
 //! `cargo bench -p phx-proto --bench websocket --features websocket`
 
@@ -15,9 +16,9 @@ use tungstenite::Message;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::protocol::{Role, WebSocketContext, frame};
 
-/// An odd number, so that there is a middle one.
+/// An odd number, so that there is a median round.
 const ROUNDS: usize = 31;
-/// How much is read or written at once.
+/// The number of bytes that are read or written at once.
 const BATCH: usize = 128 * 1024;
 
 fn main() {
@@ -60,7 +61,7 @@ fn print(name: &str, batch: usize, mut ours: impl FnMut(), mut theirs: impl FnMu
     println!("{name:28} {ours:>8.1} {theirs:>12.1} {:>6.2}", ours / theirs);
 }
 
-/// A frame of a server.
+/// Frames of a server, as bytes.
 fn stream(opcode: u8, payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x80 | opcode];
     match payload.len() {
@@ -74,7 +75,7 @@ fn stream(opcode: u8, payload: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// One read into a buffer, then every message in it.
+/// Reads a buffer once, and then receives every message in it.
 fn ours_receives(stream: &[u8]) -> impl FnMut() {
     let mut endpoint = Endpoint::client(&Limits::default());
     let mut buffer = BytesMut::new();
@@ -114,7 +115,7 @@ fn ours_sends(opcode: u8, payload: &Bytes, batch: usize) -> impl FnMut() {
     }
 }
 
-/// As the transport does it: without a second check of the text.
+/// Sends like the transport: the text is not checked a second time.
 fn theirs_send(opcode: u8, payload: &Bytes, batch: usize) -> impl FnMut() {
     let mut context = WebSocketContext::new(Role::Client, None);
     let payload = payload.clone();
@@ -129,7 +130,7 @@ fn theirs_send(opcode: u8, payload: &Bytes, batch: usize) -> impl FnMut() {
     }
 }
 
-/// Accepts every write; the end of the input is `WouldBlock`.
+/// A stream that accepts every write. Its reads end with `WouldBlock`.
 struct Stage<'a>(&'a [u8]);
 
 impl Read for Stage<'_> {

@@ -1,7 +1,8 @@
-//! The driver in a runtime that is neither tokio nor smol: a loop that polls everything.
+//! Runs the driver in a runtime that is neither tokio nor smol: a loop that polls every task.
 //!
 //! A real runtime waits for wakers instead of polling every millisecond, and dials a socket instead
-//! of a server in the same process. Everything else that a runtime must implement is here.
+//! of a server in the same process. Otherwise this example implements everything that a runtime
+//! needs.
 #![allow(clippy::disallowed_methods, reason = "a runtime has a clock; the core has none")]
 #![allow(clippy::disallowed_types, reason = "a runtime has a clock; the core has none")]
 
@@ -44,7 +45,7 @@ impl Own {
     }
 }
 
-/// The only part that must be `Send` and `Sync`, because each handle of the client keeps a clock.
+/// The only type that must be `Send` and `Sync`, because each handle of the client keeps a clock.
 #[derive(Clone)]
 struct OwnClock(Instant);
 

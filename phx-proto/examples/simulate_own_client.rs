@@ -6,7 +6,7 @@ use phx_proto::client::{ChannelEvent, Client};
 use phx_proto::testing::Script;
 use serde_json::json;
 
-/// The program under test: reports measurements, and counts the interruptions of its channel.
+/// The program under test. It reports measurements, and counts the interruptions of its channel.
 async fn thermometer(client: Client) -> u32 {
     let room = client.join("sensor:7", json!({"kind": "temperature"})).await.expect("a room");
     let mut events = room.messages();
@@ -35,13 +35,13 @@ pub fn main() {
     let reading = script.assert_push("sensor:7", "reading");
     assert_eq!(reading.json(), json!({"celsius": 21}));
 
-    // The server is killed, and at first it cannot serve after its restart.
+    // The server is killed. After its restart it refuses two connections.
     script.disconnect();
     script.refuse_connect(503);
     script.refuse_connect(503);
     script.connect_and_assert_join("sensor:7");
 
-    // The thermometer has rejoined, and sends nothing without a request.
+    // The thermometer has rejoined. It sends nothing until it gets a request.
     script.refute_push("sensor:7", "reading");
     script.push("sensor:7", "measure", json!({}));
     script.assert_push("sensor:7", "reading");

@@ -1,7 +1,8 @@
 //! Simulates 100,000 clients that lose their server: how many of them dial at the same time?
 //!
-//! Our clients are real cores with the default configuration, in a simulated world. They are
-//! compared with the same number of clients with the schedule of phoenix.js, which has no jitter.
+//! The clients of this crate are real cores with the default configuration, in a simulated world. The
+//! example compares them with the same number of clients that use the schedule of phoenix.js, which
+//! has no jitter.
 //!
 //! `cargo run --release -p phx-proto --features testing --example storm [CLIENTS [FILE.svg]]`
 //! prints numbers, or writes a picture of them.
@@ -56,14 +57,14 @@ impl Attempts {
         self.0[bucket] += 1;
     }
 
-    /// The most attempts in 100 ms, from this time after the start of the outage.
+    /// The largest number of attempts in 100 ms, from this time after the start of the outage.
     pub fn peak(&self, from: Duration) -> usize {
         let first = usize::try_from(from.as_millis() / 100).unwrap_or(usize::MAX);
         self.0.iter().skip(first).copied().max().unwrap_or(0)
     }
 }
 
-/// Both kinds of clients after one outage.
+/// The attempts of both kinds of clients after one outage.
 #[derive(Debug)]
 pub struct Storm {
     /// The outage.

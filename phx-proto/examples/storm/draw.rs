@@ -1,4 +1,4 @@
-//! Draws the storms: how many clients dial in each 100 ms, of phx and of phoenix.js.
+//! Draws the storms: the number of clients of phx and of phoenix.js that dial in each 100 ms.
 
 use std::fmt::Write as _;
 
@@ -16,8 +16,8 @@ const ACROSS: usize = WIDTH - LEFT - 12;
 const OURS: &str = "#1f78d1";
 const THEIRS: &str = "#e0872b";
 
-/// Draws storms with this many clients in one picture. It has no blank lines, so that it can be
-/// embedded in a page of Markdown; the text has the colour of the page.
+/// Draws storms with this many clients in one picture. The picture has no blank lines, so that it can
+/// be embedded in a page of Markdown. Its text has the colour of the page.
 pub fn draw(clients: usize, storms: &[Storm]) -> String {
     let height = storms.len() * PANEL + 24;
     let mut svg = format!(
@@ -71,7 +71,7 @@ fn panel(svg: &mut String, top: usize, clients: usize, storm: &Storm) {
         percent(other),
         LEFT - 4,
         top + TOP + 10,
-        // More than 100 % if clients dial twice within 100 ms.
+        // The value exceeds 100 % if clients dial twice within 100 ms.
         format_args!("{:.0} %", most as f64 * 100.0 / clients as f64),
     );
     for (attempts, colour) in [(theirs, THEIRS), (ours, OURS)] {
@@ -94,7 +94,7 @@ fn panel(svg: &mut String, top: usize, clients: usize, storm: &Storm) {
     svg.push('\n');
 }
 
-/// The outline of the first `buckets` buckets, which returns to the base line. It is scaled so that
+/// The outline of the first `buckets` buckets, with its end on the base line. It is scaled so that
 /// `most` attempts have the height of the panel.
 fn outline(attempts: &Attempts, buckets: usize, most: usize) -> String {
     let mut path = String::new();

@@ -18,25 +18,25 @@ use phx_proto::event::Progress;
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::{Value, json};
 
-/// Everything but the driver: the clock and both ends of the one wire.
+/// Everything except the driver: the clock and both ends of the only wire.
 #[derive(Default)]
 pub struct World {
     pub now: Time,
-    /// By how much the wall clock is ahead of the other one: the time that the machine slept.
+    /// How far the wall clock is ahead of the other one: the time for which the machine slept.
     pub slept: Duration,
     pub dials: usize,
-    /// What each attempt asked for.
+    /// The request of each attempt.
     pub requests: Vec<ConnectRequest>,
     /// How the next attempts fail.
     pub failures: VecDeque<Cause>,
     pub to_client: VecDeque<Received>,
-    /// Received whenever there is nothing else.
+    /// A message that is received whenever there is nothing else to receive.
     pub flood: Option<Value>,
     pub to_server: Vec<Value>,
     pub blocked: bool,
     pub flushes: u32,
     pub flushes_while_blocked: bool,
-    /// The clock calls this client, as the application's own may.
+    /// A client that every read of the clock calls, as the application's own clock may.
     pub clock_calls: Option<Client>,
     /// The progress that the wire reports.
     pub moved: Progress,
@@ -54,7 +54,7 @@ impl Memory {
     }
 }
 
-/// Expires when the clock that is set by hand has come that far.
+/// A timer of the clock that is set by hand.
 pub struct MemoryTimer(Memory, Option<Time>);
 
 /// The client's end of the wire.
@@ -179,7 +179,7 @@ impl Bench {
         bench
     }
 
-    /// Polls the driver until it has nothing to do; true when it has completed.
+    /// Polls the driver until it makes no progress. Returns whether it has completed.
     pub fn settle(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         (0..4).any(|_| self.driver.as_mut().poll(&mut cx).is_ready())

@@ -1,4 +1,4 @@
-//! How many cases the properties run, and where their failures are kept.
+//! The number of cases that the properties run, and the files of their failures.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -6,9 +6,10 @@ use proptest::test_runner::{Config, FileFailurePersistence};
 
 /// `count` cases, times the environment variable `PHX_CASES` (default 1).
 ///
-/// The counts in the files are chosen so that all property tests together are quick in a debug
-/// build; `PHX_CASES=50` is for a long look. A failure prints its minimal input and adds its seed
-/// to `file` in `proptest-regressions/`, which is committed: the seed is run first from then on.
+/// The counts in the files are chosen so that all property tests together are fast in a debug build.
+/// `PHX_CASES=50` is for a long search. A failure prints its minimal input and adds its seed to
+/// `file` in `proptest-regressions/`. That file is committed, and every later run starts with its
+/// seeds.
 pub fn cases(count: u32, file: &'static str) -> Config {
     let mut config = Config::with_cases(count.saturating_mul(multiplier()));
     config.failure_persistence = Some(Box::new(FileFailurePersistence::Direct(file)));
@@ -24,7 +25,7 @@ fn multiplier() -> u32 {
     }
 }
 
-/// A file of saved seeds, by the name of its test file.
+/// The path of a file of saved seeds, from the name of its test file.
 macro_rules! regressions {
     ($name:literal) => {
         concat!(env!("CARGO_MANIFEST_DIR"), "/proptest-regressions/", $name, ".txt")

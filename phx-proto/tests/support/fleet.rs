@@ -1,5 +1,5 @@
 //! A runtime in memory for many connections: a clock that is set by hand, tasks that are polled by
-//! hand, and a server for each host that the test plays.
+//! hand, and for each host a server that the test controls.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part of this")]
 
@@ -23,21 +23,21 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The server of one host.
 #[derive(Default)]
 pub struct Host {
-    /// It refuses every attempt while it is down.
+    /// Whether the host is down. While it is, every attempt fails.
     pub down: bool,
-    /// It answers attempts with this status.
+    /// The status with which it answers attempts.
     pub status: Option<u16>,
     pub dials: usize,
     pub requests: Vec<ConnectRequest>,
-    /// Joins are answered with an error when their topic is in here.
+    /// Topics whose joins are answered with an error.
     pub rejects: Vec<String>,
-    /// The transport panics when it is read next.
+    /// Whether the transport panics at its next read.
     pub panics: bool,
-    /// It neither answers nor closes.
+    /// Whether it neither answers nor closes.
     pub silent: bool,
     pub received: Vec<Value>,
     to_client: VecDeque<Received>,
-    /// Dials so far; an old transport of the host is dead.
+    /// The number of dials so far. Transports of earlier dials are dead.
     generation: u64,
 }
 
@@ -45,9 +45,9 @@ pub struct State {
     pub now: Time,
     hosts: BTreeMap<String, Host>,
     tasks: Vec<Task>,
-    /// How many seeds were drawn, which is the last of them.
+    /// The number of seeds that were drawn. The last seed is the same number.
     pub seeds: u64,
-    /// There is no executor: to spawn is a panic, as it is outside of a tokio runtime.
+    /// Whether there is no executor. Then a spawn panics, as it does outside of a tokio runtime.
     pub outside: bool,
 }
 
@@ -82,7 +82,7 @@ impl Fleet {
         change(self.state().hosts.entry(host.to_owned()).or_default())
     }
 
-    /// Polls every task until nothing more is likely to happen.
+    /// Polls every task repeatedly, until no more progress is likely.
     pub fn settle(&self) {
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..12 {
@@ -93,14 +93,14 @@ impl Fleet {
     }
 
     pub fn advance(&self, by: Duration) {
-        // In steps, so that what one deadline starts meets the next one.
+        // In steps, so that a deadline that another one starts can expire too.
         for _ in 0..20 {
             self.state().now += by / 20;
             self.settle();
         }
     }
 
-    /// The executor is dropped with its tasks, wherever they are suspended.
+    /// Drops the executor with its tasks, wherever they are suspended.
     pub fn drop_tasks(&self) {
         let tasks = core::mem::take(&mut self.state().tasks);
         drop(tasks);
@@ -110,7 +110,7 @@ impl Fleet {
         self.state().tasks.len()
     }
 
-    /// The host goes away without a close frame.
+    /// Loses the connection to the host without a close frame.
     pub fn cut(&self, host: &str) {
         self.with_host(host, |host| {
             let message = "cut".to_owned();
@@ -134,7 +134,7 @@ impl Fleet {
 }
 
 impl Host {
-    /// Answers joins, leaves and heartbeats as a Phoenix server would; nothing else.
+    /// Answers joins, leaves and heartbeats like a Phoenix server, and nothing else.
     fn receive(&mut self, message: Value) {
         let topic = message[2].as_str().unwrap_or_default().to_owned();
         let known = ["phx_join", "phx_leave", "heartbeat"];
@@ -257,7 +257,7 @@ impl Transport for Wire {
     }
 }
 
-/// Everything that a subscription has, as events; panics when some were lost.
+/// Every event that is ready in a subscription. Panics if some were lost.
 pub fn drain(subscription: &mut Subscription) -> Vec<CloudEvent> {
     let mut events = Vec::new();
     loop {
@@ -270,7 +270,7 @@ pub fn drain(subscription: &mut Subscription) -> Vec<CloudEvent> {
     }
 }
 
-/// The types of the events that a subscription has.
+/// The types of the events that are ready in a subscription.
 pub fn types(subscription: &mut Subscription) -> Vec<String> {
     drain(subscription).into_iter().map(|event| event.kind).collect()
 }
@@ -283,14 +283,15 @@ pub fn config(host: &str) -> Config {
     Config::insecure(&format!("ws://{host}/socket/websocket")).expect("a URI")
 }
 
-/// The output of a future that is ready within seconds; the tasks are polled in between.
+/// The output of a future that completes within some seconds. The tasks are polled in between.
 pub fn run<F: Future>(fleet: &Fleet, future: F) -> F::Output {
     let mut future = core::pin::pin!(future);
     for round in 0..50 {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return output;
         }
-        // What answers at once does; then what has to time out.
+        // The first rounds let no time pass, for what completes at once. The others let timeouts
+        // expire.
         fleet.advance(Duration::from_millis(if round < 20 { 0 } else { 200 }));
     }
     panic!("the future should be ready")

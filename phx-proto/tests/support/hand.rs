@@ -1,4 +1,4 @@
-//! A socket driven by hand on virtual time, with the server played by the test.
+//! A socket that is driven by hand on virtual time. The test plays the server.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -21,12 +21,12 @@ pub fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// The same, speaking vsn 1.0.0.
+/// The same configuration with vsn 1.0.0.
 pub fn config_v1() -> Config {
     config().codec(Arc::new(V1)).expect("no vsn in the address")
 }
 
-/// The range of a delay: whole milliseconds from and to.
+/// Asserts that a delay is in this range of milliseconds.
 pub fn check(delay: Duration, from: u64, to: u64, what: &str) {
     assert!((ms(from)..=ms(to)).contains(&delay), "{what}: {delay:?} is not in {from}..={to} ms");
 }
@@ -116,7 +116,7 @@ impl Hand {
         self.ended(Ended::Lost { message: "reset".into() });
     }
 
-    /// The connection is lost, and the stream was not polled since.
+    /// Loses the connection without polling the actions that follow.
     pub fn lost_without_polling(&mut self) {
         let id = self.dialled.expect("a dial");
         let ended = Ended::Lost { message: "reset".into() };
@@ -145,8 +145,8 @@ impl Hand {
         self.drain();
     }
 
-    /// Receives `[join_ref, ref, topic, event, payload]` as the server writes it in the version
-    /// that is spoken: in vsn 1 nothing of the server has a join_ref (`wire/v1_with_join_ref`).
+    /// Receives `[join_ref, ref, topic, event, payload]` as the server writes it in the version that
+    /// is used. In vsn 1, no frame of the server has a join_ref (`wire/v1_with_join_ref`).
     pub fn receive(&mut self, message: &Value) {
         if self.speaks_v1() {
             let [_, msg_ref, topic, event, payload] =
@@ -183,7 +183,7 @@ impl Hand {
         self.drain();
     }
 
-    /// Replies to the newest frame of `topic` with this event.
+    /// Replies to the newest frame with this topic and event.
     pub fn answer(&mut self, topic: &str, event: &str, status: &str, response: Value) {
         let sent = self.last_sent(topic, event);
         let payload = json!({"status": status, "response": response});
@@ -200,7 +200,7 @@ impl Hand {
         self.receive(&json!([null, sent.msg_ref, "phoenix", "phx_reply", payload]));
     }
 
-    /// `phx_close` or `phx_error` of the newest join of `topic`.
+    /// Receives `phx_close` or `phx_error` for the newest join of `topic`.
     pub fn end_channel(&mut self, topic: &str, event: &str) {
         let join_ref = self.join_ref(topic);
         self.receive(&json!([join_ref, join_ref, topic, event, {}]));
@@ -219,7 +219,7 @@ impl Hand {
         self.sent.iter().filter(|sent| sent.topic == topic && sent.event == event).count()
     }
 
-    /// Moves time on, stopping at every deadline on the way.
+    /// Advances the time, and handles every deadline on the way.
     pub fn advance(&mut self, by: Duration) {
         let end = self.now + by;
         for _ in 0..10_000 {
@@ -238,14 +238,14 @@ impl Hand {
         panic!("time does not pass: {:?}", self.socket.poll_timeout());
     }
 
-    /// Moves time on in one step, as after a sleep of the machine.
+    /// Advances the time in one step, as after a sleep of the machine.
     pub fn sleep(&mut self, by: Duration) {
         self.now += by;
         self.socket.handle_timeout(self.now);
         self.drain();
     }
 
-    /// Moves to the next dial, however long the wait.
+    /// Advances the time to the next dial, however long the wait is.
     pub fn until_dial(&mut self) -> Duration {
         let start = self.now;
         let before = self.dialled;
@@ -342,8 +342,8 @@ fn parse(at: Time, frame: &Frame) -> Sent {
     Sent { at, join_ref, msg_ref, topic, event, payload }
 }
 
-/// A client's binary push, kind 0, has a ref (`wire/binary_echo`). The payload is what the tests
-/// put in: a JSON array of its bytes.
+/// A client's binary push has kind 0 and a ref (`wire/binary_echo`). Its payload becomes what the
+/// tests passed: a JSON array of the bytes.
 fn parse_binary(at: Time, frame: &Frame) -> Sent {
     let [0, join_ref, msg_ref, topic, event, rest @ ..] = frame.as_bytes() else {
         panic!("a push: {frame:?}")

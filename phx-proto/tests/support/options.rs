@@ -1,12 +1,12 @@
-//! A value of every option.
+//! A value for every option that is not the default.
 
 #![allow(unreachable_pub, reason = "each test file uses its part")]
 
 use phx_proto::Options;
 use serde_json::{Value, json};
 
-/// Options that all differ from their defaults, whichever there are. Without the feature `websocket` there
-/// is one transport.
+/// Options whose values all differ from their defaults. New options are included without a change
+/// here. Without the feature `websocket` there is only one transport.
 pub fn other_options() -> Options {
     let defaults = serde_json::to_value(Options::default()).expect("plain data");
     let mut others = defaults.clone();

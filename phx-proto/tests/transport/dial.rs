@@ -1,4 +1,4 @@
-//! Dialling on virtual time: which address is tried when, and how long a refusal may take.
+//! Dialling on virtual time: which address is tried when, and how long a refusal may take to arrive.
 
 use core::cell::RefCell;
 use core::future::{Future, poll_fn};
@@ -15,7 +15,7 @@ use phx_proto::config::{Proxy, Uri};
 use phx_proto::event::{DialKind, Refusal, SocksRefusal};
 use phx_proto::{Cause, Config, Socket, Time};
 
-/// The behaviour of an address on a connect.
+/// How an address reacts to a connect.
 #[derive(Clone, Copy)]
 enum Manner {
     Silent,
@@ -25,18 +25,18 @@ enum Manner {
 }
 use Manner::{Connects, Fails, Refuses, Silent};
 
-/// The network and the clock of one test, which has a thread of its own.
+/// The network and the clock of one test. Each test runs in a thread of its own.
 #[derive(Default)]
 struct World {
     now: u64,
     /// When the timers are due.
     wakes: Vec<u64>,
     addresses: Vec<(SocketAddr, Manner)>,
-    /// Why no name is resolved, if none is.
+    /// The error of every name resolution, if they fail.
     unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,
-    /// The bytes that every stream receives, and when.
+    /// The bytes that every stream receives, and the times at which they arrive.
     script: VecDeque<(u64, Vec<u8>)>,
 }
 
@@ -134,7 +134,8 @@ impl AsyncWrite for FakeStream {
     }
 }
 
-/// Runs to the end, advancing the clock to the next timer. `None` if there is none.
+/// Polls a future to its end, advancing the clock to the next timer. `None` if it waits and there is
+/// no timer.
 fn run<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     let mut cx = Context::from_waker(Waker::noop());
@@ -169,7 +170,7 @@ fn dial_once(uri: &str) -> Option<Result<(), Cause>> {
     run(dial::<FakeNet>(&request, &config, &resolver())).map(|dialled| dialled.map(drop))
 }
 
-/// Dials a host with these addresses, whose server closes at once; returns what was tried and when.
+/// Dials a host with these addresses, whose server closes at once. Returns what was tried and when.
 fn tried(addresses: &[(&str, Manner)]) -> Vec<(u64, String)> {
     let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
     world(|world| world.addresses = parsed.collect());
@@ -250,7 +251,7 @@ fn name_without_addresses_is_reported() {
     assert_eq!(message(dial_once("ws://backend/")), "the name \"backend\" has no address");
 }
 
-/// The kind of a failure to dial a host with these addresses, and the address that is named.
+/// The kind of a failure to dial a host with these addresses, and the address in the error.
 fn kind(addresses: &[(&str, Manner)]) -> (DialKind, String) {
     let parsed = addresses.iter().map(|(address, manner)| (address.parse().unwrap(), *manner));
     world(|world| world.addresses = parsed.collect());
@@ -334,7 +335,7 @@ fn resolves_to(addresses: &[&str]) {
     });
 }
 
-/// Many resolvers look up names below `localhost` in the DNS.
+/// Many resolvers look up names below `localhost` in the DNS, so such a name may be remote.
 #[test]
 fn clear_text_follows_no_remote_name() {
     resolves_to(&["10.0.0.1:80", "127.0.0.1:80", "[::ffff:10.0.0.2]:80", "[::1]:80"]);
@@ -352,7 +353,7 @@ fn clear_text_follows_no_remote_name() {
     assert_eq!(tried, ["a.localhost", "10.0.0.1:80"]);
 }
 
-/// A proxy reads everything that is sent in the clear.
+/// A proxy can read everything that is sent unencrypted.
 #[test]
 fn clear_text_uses_no_remote_proxy() {
     resolves_to(&["127.0.0.1:80"]);
@@ -375,7 +376,7 @@ fn connect_to_replaces_the_dialled_host() {
     resolves_to(&["10.0.0.1:80"]);
     let config = Config::insecure("ws://backend/").unwrap().connect_to("forwarded:81").unwrap();
     assert_eq!(dialled(&config).0, ["forwarded", "10.0.0.1:80"]);
-    // A proxy of the environment that cannot be used is an error now.
+    // An unusable proxy in the environment is an error only in a request that would use it.
     let bad = |name: &str| (name == "ALL_PROXY").then(|| "ftp://proxy".to_owned());
     let near = Config::insecure("ws://localhost/").unwrap().proxy_from_env(bad).unwrap();
     assert_eq!(dialled(&near).0, ["localhost", "10.0.0.1:80"]);
@@ -387,7 +388,7 @@ fn connect_to_replaces_the_dialled_host() {
     assert!(message.starts_with("invalid ALL_PROXY"), "{message}");
 }
 
-/// The page of the manual quotes these words of the messages, so that a search finds them. Those of
+/// The manual quotes these parts of the messages, so that a search finds its page. The messages of
 /// TLS are in the tests of both adapters.
 #[test]
 fn manual_quotes_the_messages() {
@@ -427,7 +428,7 @@ fn manual_quotes_the_messages() {
         assert!(message.contains(word), "{word}: {message}");
         assert!(rows.iter().any(|row| row.contains(&format!("`{word}`"))), "{word} has no row");
     }
-    // Each row leads to a heading.
+    // Each row links to a heading.
     for row in rows {
         let anchor = row.split("](#").nth(1).and_then(|rest| rest.split(')').next()).unwrap();
         let heading = page.lines().filter_map(|line| line.strip_prefix("# ")).any(|heading| {

@@ -1,4 +1,4 @@
-//! What adapters share: dialling, the HTTP upgrade, proxies, and the WebSocket machine.
+//! The parts that the adapters share: dialling, the HTTP upgrade, proxies, and the WebSocket machine.
 
 #[cfg(feature = "adapter")]
 mod dial;

@@ -22,13 +22,13 @@ fn upgrade() -> Upgrade {
     Upgrade::new(&request).expect("a legal request")
 }
 
-/// The outcome of reads that are followed by the end of the stream.
+/// The outcome of these reads, followed by the end of the stream.
 fn outcome<'a>(reads: impl IntoIterator<Item = &'a [u8]>) -> Result<Upgraded, UpgradeError> {
     let mut upgrade = upgrade();
     let mut reads = reads.into_iter();
     while let Some(bytes) = reads.next() {
         if let UpgradeStep::Done(mut upgraded) = upgrade.handle_read(bytes)? {
-            // Bytes that the machine never saw belong to the rest, like those that it returns.
+            // Bytes that the machine did not read belong to the rest, like the bytes that it returns.
             let unread = reads.flatten().copied();
             upgraded.leftover = upgraded.leftover.iter().copied().chain(unread).collect();
             return Ok(upgraded);
@@ -41,7 +41,7 @@ fn answer(text: &str) -> Result<Upgraded, UpgradeError> {
     outcome([text.as_bytes()])
 }
 
-/// The refusal, and that it came without waiting for the end of the stream.
+/// The refusal. Panics if it arrives only at the end of the stream.
 fn refusal_at_once(text: &str) -> Refusal {
     match upgrade().handle_read(text.as_bytes()) {
         Err(UpgradeError::Refused(refusal)) => refusal,
@@ -49,7 +49,7 @@ fn refusal_at_once(text: &str) -> Refusal {
     }
 }
 
-/// A valid 101, with `more` headers.
+/// A valid 101 response with these additional headers.
 fn switching(more: &str) -> String {
     let accept = accept_key(KEY);
     format!(
@@ -58,6 +58,7 @@ fn switching(more: &str) -> String {
     )
 }
 
+/// Bytes after the head of the answer are returned as the first bytes of the WebSocket.
 /// Protocol: CONN-11.
 #[test]
 fn frames_behind_the_head_are_kept() {
@@ -67,7 +68,7 @@ fn frames_behind_the_head_are_kept() {
     assert_eq!(&upgraded.leftover[..], b"\x81\x02hi\x81");
 }
 
-/// Names and values match in any case, also among other tokens.
+/// Header names and values match in any case. A value may be one of several tokens.
 #[test]
 fn headers_match_in_any_case() {
     let accept = accept_key(KEY);
@@ -121,6 +122,7 @@ fn only_an_offered_subprotocol_may_be_selected() {
     }
 }
 
+/// The request offers no extension, so an answer with one is an error.
 /// Protocol: CONN-12.
 #[test]
 fn extension_not_offered_is_an_error() {
@@ -173,7 +175,7 @@ fn interim_answers_are_skipped() {
     assert_eq!((refusal.status(), refusal.headers().len()), (403, 1));
 }
 
-/// A head over the limit is a refusal with its status, whatever that is.
+/// A head over the limit is reported as a refusal with its status, whatever the status is.
 #[track_caller]
 fn assert_too_long(text: &str, status: u16, headers: usize) {
     let whole = answer(text);
@@ -209,8 +211,8 @@ fn head_over_the_limit_keeps_its_status() {
     assert_eq!(outcome(line.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
 }
 
-/// RFC 9112 lets a client read the lines that are valid: one bad line of a proxy must not hide a
-/// 401 or a Retry-After, nor close a WebSocket that was opened.
+/// RFC 9112 allows a client to read the valid lines. One malformed line of a proxy must not hide a
+/// 401 or a `Retry-After`, and must not close a WebSocket that was opened.
 #[test]
 fn bad_header_line_hides_nothing() {
     for bad in [
@@ -284,7 +286,7 @@ fn echoed_request_leaks_no_query() {
     assert!(shown.contains("GET /socket/websocket") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// A proxy answers a CONNECT with the same status.
+/// The answer to a CONNECT keeps its status too if a header line is malformed.
 #[test]
 fn connect_keeps_status_of_bad_head() {
     let request = TunnelRequest { host: "h", port: 443, credentials: None };
@@ -329,7 +331,7 @@ fn chunked_body_is_assembled() {
         refusal_at_once(&format!("{head}3;ext=\"a\"\r\nabc\r\n0A\r\ndefghijklm\r\n0\r\n"));
     assert_eq!(refusal.body_text(), "abcdefghijklm");
 
-    // The body ends where its encoding becomes invalid.
+    // The body is kept up to the place where its encoding becomes invalid.
     for (body, kept) in [
         ("3\r\nabcX", "abc"),
         ("3\r\nabc\r\nzz\r\n", "abc"),
@@ -399,7 +401,7 @@ fn input_after_outcome_is_caller_error() {
     }
 }
 
-/// Answers of every kind, as bytes.
+/// Answers of every kind.
 fn any_answer() -> impl Strategy<Value = Vec<u8>> {
     let chunked = "HTTP/1.1 500 Oops\r\nTransfer-Encoding: chunked\r\n\r\n\
                    3\r\nabc\r\n10;x=y\r\n0123456789abcdef\r\n0\r\n\r\n";
@@ -426,7 +428,7 @@ fn any_answer() -> impl Strategy<Value = Vec<u8>> {
         format!("HTTP/1.1 401 No\r\nRetry-After: 1\r\nX: {}", "y".repeat(17_000)),
     ])
     .prop_map(String::into_bytes);
-    // Some of them damaged in one place.
+    // Some of the known answers are damaged in one place.
     (known, any::<prop::sample::Index>(), prop::option::of(any::<u8>())).prop_map(
         |(mut bytes, at, damage)| {
             if let Some(byte) = damage {
@@ -452,7 +454,7 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     reads
 }
 
-/// How much of a malformed line had come is the one thing that may differ.
+/// The outcome, without how much of a malformed line had arrived, which may depend on the cuts.
 fn comparable(outcome: Result<Upgraded, UpgradeError>) -> Result<Upgraded, UpgradeError> {
     outcome.map_err(|error| match error {
         UpgradeError::NotHttp { reason, .. } => {
@@ -514,7 +516,8 @@ fn every_single_cut_gives_same_outcome() {
     }
 }
 
-/// A head of 16 KiB can contain thousands of headers, whose entries would take many times as much.
+/// A head of 16 KiB can contain thousands of headers, whose entries would take many times that
+/// memory.
 #[test]
 fn headers_beyond_1024_are_left_out() {
     let headers = "a:b\r\n".repeat(1_023);

@@ -1,7 +1,7 @@
 //! The upgrade machine against handshakes recorded from real Phoenix servers.
 //!
-//! The recordings leave out what differs from run to run (`host`, `date`, the key and its answer);
-//! here the machine's own key and the accept that belongs to it stand in their place.
+//! The recordings do not contain the values that differ from run to run: `host`, `date`, the key and
+//! its answer. The tests use the machine's own key and the accept value that belongs to it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -88,7 +88,7 @@ fn run(upgrade: &mut Upgrade, reads: &[&[u8]]) -> Result<Upgraded, UpgradeError>
     panic!("undecided after the whole answer: {upgrade:?}");
 }
 
-/// Plays every handshake of a recording and checks our request and the outcome.
+/// Replays every handshake of a recording, and checks the request of this crate and the outcome.
 fn replay(scenario: &str, expected: usize) -> Vec<Result<Upgraded, Refusal>> {
     let handshakes = handshakes(scenario);
     assert_eq!(handshakes.len(), expected, "handshakes in {scenario}");
@@ -142,12 +142,13 @@ fn assert_request_is_as_recorded(handshake: &Handshake) {
     let key = headers.remove("sec-websocket-key");
     assert_eq!(key.as_deref(), Some("MDEyMzQ1Njc4OWFiY2RlZg=="), "{what}");
     let mut recorded = handshake.request.clone();
-    // The one header that the recorder sent and this machine never does.
+    // The recorder sent this header. This machine never sends it.
     let extensions = recorded.remove("sec-websocket-extensions");
     assert_eq!(extensions.is_some(), what.contains("compress_off"), "{what}");
     assert_eq!(headers, recorded, "{what}");
 }
 
+/// A handshake without a subprotocol opens without one.
 /// Protocol: CONN-1.
 #[test]
 fn plain_handshakes_open_without_a_subprotocol() {
@@ -157,6 +158,7 @@ fn plain_handshakes_open_without_a_subprotocol() {
     }
 }
 
+/// The subprotocols of the request are those that the server accepted in the recording.
 /// Protocol: CONN-6.
 #[test]
 fn auth_token_is_offered_as_server_accepts() {
@@ -167,6 +169,7 @@ fn auth_token_is_offered_as_server_accepts() {
     assert_eq!(*recorded, format!("phoenix, {}", auth_token_subprotocol("secret-token-1")));
 }
 
+/// Phoenix 1.7.24 answers an auth token without a subprotocol. The connection opens.
 /// Protocol: CONN-8.
 #[test]
 fn answer_without_subprotocol_opens() {
@@ -174,6 +177,7 @@ fn answer_without_subprotocol_opens() {
     assert_eq!(upgraded.protocol, None);
 }
 
+/// Variants of the auth token's encoding end with the recorded statuses.
 /// Protocol: CONN-7, CONN-9.
 #[test]
 fn auth_token_variants_end_as_recorded() {
@@ -184,6 +188,7 @@ fn auth_token_variants_end_as_recorded() {
     assert_eq!(statuses, [101, 101, 101, 500, 101, 500, 101, 101, 403, 101]);
 }
 
+/// A refusal keeps the status, the body and the `Retry-After` of the response.
 /// Protocol: CONN-14.
 #[test]
 fn refusals_keep_status_body_and_retry_after() {
@@ -196,6 +201,7 @@ fn refusals_keep_status_body_and_retry_after() {
     assert_eq!(raised.status(), 500);
 }
 
+/// Ten values of `vsn` are accepted or refused as recorded.
 /// Protocol: CONN-3.
 #[test]
 fn versions_end_as_recorded() {
@@ -206,7 +212,7 @@ fn versions_end_as_recorded() {
     }
 }
 
-/// A trailing slash is not wrong.
+/// A wrong path is answered with 404. A trailing slash is not wrong.
 /// Protocol: CONN-1.
 #[test]
 fn wrong_paths_are_404() {

@@ -1,4 +1,5 @@
-//! Requests that the upgrade machine and the proxy machine write, and those that they refuse.
+//! The requests that the upgrade machine and the proxy machine write, and the requests that they
+//! refuse.
 
 use crate::cases::{cases, regressions};
 use phx_proto::upgrade::{
@@ -31,6 +32,7 @@ fn with_header(name: &str, value: &str) -> Result<String, UpgradeError> {
     written(&UpgradeRequest { headers: &[pair(name, value)], ..REQUEST })
 }
 
+/// The whole request, byte by byte, with custom headers and two subprotocols.
 /// Protocol: CONN-1, CONN-5, CONN-6, CONN-13.
 #[test]
 fn request_has_these_exact_bytes() {
@@ -74,7 +76,8 @@ fn bytes_written_piecemeal_add_up() {
     assert!(upgrade.poll_write().is_empty());
 }
 
-/// Reported in firezone/firezone#12992.
+/// A header whose name or value could start another line is refused, and the error does not contain
+/// the value. Reported in firezone/firezone#12992.
 #[test]
 fn header_injection_is_refused() {
     for value in ["a\r\nX-Admin: 1", "a\nX-Admin: 1", "a\rb", "a\0b", "a\x7fb", "a\x1bb"] {
@@ -112,7 +115,7 @@ fn handshake_headers_are_refused() {
     with_header("Origin", "https://example.org").expect("not the machine's");
 }
 
-/// Such a target or host would break the head.
+/// A target or a host is refused if it would break the head of the request.
 #[test]
 fn invalid_targets_and_hosts_are_refused() {
     for target in ["", "socket", "*", "/a b", "/a\r\nX: y", "/a\0", "/\u{e4}", "/a#b", "http://x/"]
@@ -128,7 +131,7 @@ fn invalid_targets_and_hosts_are_refused() {
     }
 }
 
-/// Such a name would break the list of subprotocols.
+/// A subprotocol is refused if it would break the list of subprotocols.
 #[test]
 fn invalid_subprotocols_are_refused() {
     for (offers, wrong) in [
@@ -178,7 +181,7 @@ fn debug_shows_no_secret() {
     assert!(!shown.contains("s3cret"), "{shown}");
 }
 
-/// The authority twice, and the credentials in Base64.
+/// The request of a CONNECT contains the authority twice, and the credentials in Base64.
 #[test]
 fn connect_writes_authority_and_credentials() {
     let credentials = Some(ProxyCredentials { username: "Aladdin", password: "open sesame" });
@@ -207,13 +210,13 @@ fn connect_refuses_unsendable_hosts_and_credentials() {
     }
 }
 
-/// The bytes that follow are the server's.
+/// Any status 2xx opens the tunnel. The bytes after the head are those of the server.
 #[test]
 fn any_2xx_opens_the_tunnel() {
     for head in [
         "HTTP/1.0 200 Connection established\r\n\r\n",
         "HTTP/1.1 204\r\n\r\n",
-        // Lengths mean nothing in the answer to a CONNECT.
+        // Length headers have no meaning in the answer to a CONNECT.
         "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n",
     ] {
         let mut connect = Connect::new(&CONNECT).expect("legal");
@@ -247,7 +250,7 @@ fn other_proxy_answers_fail() {
     let pending = connect.pending_refusal().expect("the head is known");
     assert_eq!(connect.handle_eof(), UpgradeError::ProxyRefused(pending));
 
-    // A proxy that answers with an upgrade.
+    // The proxy answers with an upgrade.
     let mut connect = Connect::new(&CONNECT).expect("legal");
     let error = connect.handle_read(b"HTTP/1.1 101 Switching\r\n\r\n");
     assert!(matches!(error, Err(UpgradeError::ProxyRefused(_))), "{error:?}");
@@ -261,7 +264,7 @@ fn other_proxy_answers_fail() {
 proptest! {
     #![proptest_config(cases(256, regressions!("upgrade_requests")))]
 
-    /// The head has exactly the lines that were meant, whatever the input.
+    /// Whatever the input is, the head has exactly the intended lines.
     #[test]
     fn no_input_adds_a_header_line(
         host in "\\PC{0,8}|[a-z\r\n:]{1,8}",

@@ -1,4 +1,4 @@
-//! The tunnel through a SOCKS5 proxy: the requests, and the answers, however they are cut into reads.
+//! The tunnel through a SOCKS5 proxy: requests, and answers that are cut into reads at any place.
 
 use crate::cases::{cases, regressions};
 use phx_proto::event::SocksRefusal;
@@ -25,7 +25,8 @@ fn granted(address: &[u8]) -> Vec<u8> {
     [&[5, 0, 0], address, &[0x1f, 0x90]].concat()
 }
 
-/// What was written, and the bytes behind the last answer or why there is no tunnel.
+/// The bytes that were written, and either the bytes after the last answer or the reason why there is
+/// no tunnel.
 type Outcome = (Vec<u8>, Result<Vec<u8>, UpgradeError>);
 
 fn outcome<'a>(
@@ -92,7 +93,8 @@ fn credentials_are_sent_only_on_request() {
     let (sent, tunnel) = outcome(given, answers);
     assert!(sent.starts_with(b"\x05\x02\x00\x02\x01\x04user\x06s3cret\x05\x01\x00\x03"));
     assert_eq!(tunnel, Ok(b"hi".to_vec()));
-    // Some proxies write the version of the protocol where that of the sub-negotiation belongs.
+    // Some proxies answer with the version of the protocol instead of the version of the
+    // sub-negotiation.
     assert!(outcome(given, [&[5, 2, 5, 0][..], &granted(&NO_ADDRESS[1..6])]).1.is_ok());
     let (_, empty) = outcome(Some(("user", "")), [&[5, 2, 1, 0][..], &granted(&NO_ADDRESS[1..6])]);
     assert!(empty.is_ok());
@@ -121,7 +123,7 @@ fn refusal_names_its_reason() {
         credentials.to_string().contains("the proxy credentials are missing or wrong"),
         "{credentials}"
     );
-    // The code may be the last byte.
+    // The answer may end with the code.
     let forbidden = answered(&[5, 0, 5, 2]);
     assert_eq!(forbidden, UpgradeError::SocksRefused(SocksRefusal::NotAllowed));
     for (code, text) in [
@@ -145,7 +147,7 @@ fn refusal_names_its_reason() {
     {
         assert_eq!(answered(bytes), UpgradeError::NotSocks { byte }, "{bytes:?}");
     }
-    // A way to authenticate that was not offered.
+    // The proxy selects an authentication method that was not offered.
     let error = outcome(None, [&[5, 2][..]]).1;
     assert_eq!(error, Err(UpgradeError::NotSocks { byte: 2 }));
 }
@@ -172,7 +174,7 @@ fn debug_shows_no_password() {
     assert!(!shown.contains("115, 51") && !shown.contains("s3cret"), "{shown}");
 }
 
-/// Answers whose beginning is valid, with any bytes behind them.
+/// Answers with a valid beginning and arbitrary bytes after it.
 fn any_answers() -> impl Strategy<Value = Vec<u8>> {
     let method = prop::sample::select(vec![vec![5, 0], vec![5, 2, 1, 0], vec![5, 2, 5, 1]]);
     let reply = (0_u8..10, any::<u8>(), 0_u8..6, prop::collection::vec(any::<u8>(), 0..24));
@@ -206,7 +208,7 @@ proptest! {
         let _ = outcome(Some(("u", "p")), reads.iter().map(Vec::as_slice));
     }
 
-    /// Lengths and contents of any names arrive as they were given.
+    /// Names of any length and content arrive unchanged.
     #[test]
     fn any_credentials_can_be_read_back(
         user in "[^\\r]{1,60}",

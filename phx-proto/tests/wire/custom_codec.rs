@@ -1,5 +1,5 @@
-//! Custom codecs, for servers with a format under their own vsn: MessagePack, and JSON with another
-//! envelope.
+//! Custom codecs for servers that have a format under their own vsn: MessagePack, and JSON with
+//! another envelope.
 
 use std::sync::Arc;
 
@@ -17,8 +17,8 @@ use phx_proto::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// `[join_ref, ref, topic, event, payload]` as MessagePack. It refuses bytes that are not a
-/// value.
+/// `[join_ref, ref, topic, event, payload]` as MessagePack. Bytes that are not a MessagePack value
+/// are an error.
 #[derive(Debug)]
 struct MessagePack;
 
@@ -78,7 +78,7 @@ impl Codec for MessagePack {
     }
 
     fn max_envelope_len(&self, topic: &str, event: &str) -> usize {
-        // Two refs, five headers of up to five bytes, the array's own.
+        // Two refs, five headers of up to five bytes, and the header of the array.
         2 * 20 + 5 * 5 + 1 + topic.len() + event.len()
     }
 }
@@ -217,8 +217,8 @@ fn refused_payload_is_caller_error() {
     assert_eq!(error.payload, payload, "handed back");
 }
 
-/// JSON text behind a header of its own: `topic event join_ref ref` and a line break. It reads
-/// slices of the frame, and writes the header in front of the payload.
+/// JSON text after a header of its own: `topic event join_ref ref` and a line break. The codec
+/// returns slices of the received frame, and writes the header in front of the payload.
 #[derive(Debug)]
 struct Headed;
 
@@ -269,8 +269,8 @@ impl Codec for Headed {
     }
 }
 
-/// A payload is a slice of the frame that was received, and the frame that is sent is the buffer that
-/// the payload was serialised into: neither copied nor parsed.
+/// A received payload is a slice of its frame. A frame that is sent is the buffer into which the
+/// payload was serialised. Neither is copied or parsed.
 #[test]
 fn json_codec_copies_and_parses_nothing() {
     let text = r#"{"body":"hi"}"#;
@@ -289,8 +289,8 @@ fn json_codec_copies_and_parses_nothing() {
     assert_eq!(written.as_bytes()["room:a say - 2\n".len()..].as_ptr(), at);
 }
 
-/// A payload in a frame may be any text. Its reader gets the error; a strict configuration reports
-/// the frame.
+/// The payload in a frame may be any text. The reader of an invalid payload gets the error. A strict
+/// configuration reports the frame instead.
 #[test]
 fn invalid_received_json_is_reader_error() {
     for strict in [false, true] {

@@ -24,7 +24,7 @@ fn text(bytes: &[u8]) -> Frame {
     Frame::Text(Bytes::copy_from_slice(bytes))
 }
 
-/// Decodes and reads every part of the result.
+/// Decodes a frame, and reads every part of the result.
 fn exercise(codec: &dyn Codec, frame: &Frame) -> Result<Incoming, DecodeError> {
     let decoded = codec.decode(frame);
     match &decoded {
@@ -51,8 +51,8 @@ fn payload_of(message: &Incoming) -> &Payload {
     }
 }
 
-/// The decoder's reading with strict parts is the strict reading of the whole. The strict check
-/// that a configuration can ask for agrees.
+/// Checks that the decoder's result, with every part parsed strictly, equals the strict parse of the
+/// whole frame, and that the strict check of a configuration agrees.
 fn agrees(codec: &dyn Codec, frame: &[u8], whole: Option<Read>) -> Result<(), TestCaseError> {
     let decoded = exercise(codec, &text(frame));
     let parts = decoded.as_ref().ok().and_then(read_parts);
@@ -72,12 +72,12 @@ fn any_ref() -> impl Strategy<Value = Ref> {
     prop_oneof![1..1_000_u64, 1..=u64::MAX, Just(u64::MAX)].prop_map(Ref::from_u64)
 }
 
-/// Any string of a topic or an event: unicode, control characters, quotes, nothing at all.
+/// Any string for a topic or an event: unicode, control characters, quotes, or empty.
 fn any_name() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z]{1,8}:[a-z]{0,8}", "\\PC{0,12}", any::<String>(), "[\0-\x1f\"\\\\]{0,8}"]
 }
 
-/// A name of exactly so many bytes.
+/// A name with exactly this many bytes.
 fn name_of(bytes: usize, unicode: bool) -> String {
     let mut name = if unicode { "é".repeat(bytes / 2) } else { String::new() };
     name.push_str(&"x".repeat(bytes - name.len()));
@@ -156,7 +156,7 @@ proptest! {
     }
 }
 
-/// The properties above would hold of generators that never make a good frame.
+/// The properties above would also hold for generators that never make a valid frame.
 #[test]
 fn generators_make_good_and_bad_frames() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
@@ -183,6 +183,8 @@ fn generators_make_good_and_bad_frames() {
 proptest! {
     #![proptest_config(config(500))]
 
+    /// A text frame is decoded to the values that were encoded, and unescaped parts are slices of the
+    /// frame.
     /// Protocol: MSG-1, MSG-4, V1-1.
     #[test]
     fn text_round_trip_is_lossless(
@@ -211,7 +213,7 @@ proptest! {
             };
             prop_assert_eq!(decoded_event.as_str(), event);
             prop_assert_eq!(payload.to_value().expect("JSON"), value.clone());
-            // Zero copy: what is not escaped is a slice of the frame.
+            // Zero copy: unescaped parts are slices of the frame.
             prop_assert!(inside(&frame, payload.as_bytes()));
             if !topic.contains(['"', '\\']) && !topic.contains(|c: char| c < ' ') {
                 prop_assert!(inside(&frame, decoded.topic.as_bytes()));
@@ -219,6 +221,7 @@ proptest! {
         }
     }
 
+    /// The members of a reply may have any order.
     /// Protocol: MSG-7.
     #[test]
     fn reply_keys_come_in_any_order(
@@ -259,6 +262,7 @@ proptest! {
         }
     }
 
+    /// The binary push has the documented layout, and fields that are too long are refused.
     /// Protocol: BIN-1, BIN-5, BIN-6, BIN-7.
     #[test]
     fn binary_push_has_documented_layout(
@@ -288,6 +292,8 @@ proptest! {
         prop_assert!(!frame.is_text() && frame.len() <= most);
     }
 
+    /// The fields of the server's binary frames may have any length, and a truncated header is an
+    /// error.
     /// Protocol: BIN-2, BIN-3, BIN-4, BIN-5, BIN-9.
     #[test]
     fn server_binary_fields_have_any_length(
@@ -319,7 +325,7 @@ proptest! {
             prop_assert_eq!(found.as_str(), &name);
             prop_assert!(payload.is_binary() && payload.as_bytes() == data);
             prop_assert!(inside(&frame, payload.as_bytes()), "zero copy");
-            // Cut anywhere before its data, it is refused.
+            // A frame that is cut anywhere before its data is an error.
             let header = frame.len() - data.len();
             let short = Bytes::copy_from_slice(&frame.as_bytes()[..cut.index(header)]);
             prop_assert!(exercise(&V2, &Frame::Binary(short)).is_err());
@@ -335,8 +341,8 @@ proptest! {
 proptest! {
     #![proptest_config(config(5_000))]
 
-    /// Space between two tokens has no meaning in JSON: a frame is read alike with it and without,
-    /// whether it is valid or not.
+    /// Whitespace between two tokens has no meaning in JSON. A frame has the same result with and
+    /// without it, whether it is valid or not.
     #[test]
     fn space_between_tokens_changes_nothing(
         tokens in reply_tokens(),
@@ -354,7 +360,7 @@ proptest! {
                 Body::Reply { status, response } => (format!("reply {status}"), response),
                 Body::Event { event, payload } => (format!("event {event}"), payload),
             };
-            // Of a payload that is not JSON, the space is kept.
+            // In a payload that is not JSON, the whitespace is kept.
             let payload: Vec<u8> =
                 payload.as_bytes().iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
             Some((message.join_ref, message.msg_ref, message.topic.to_string(), what, payload))
@@ -363,8 +369,8 @@ proptest! {
     }
 }
 
-/// Text with invalid UTF-8 is refused by the strict check, and in a member without a reader. Found by
-/// the properties: a string of a payload could contain any bytes.
+/// The strict check refuses text with invalid UTF-8, also in a member that no consumer reads. The
+/// properties found this: a string in a payload could contain any bytes.
 #[test]
 fn invalid_utf8_is_not_json() {
     let read = |frame: &[u8]| V2.decode(&text(frame));
@@ -388,7 +394,7 @@ fn binary_frame_may_end_behind_fields() {
     }
 }
 
-/// The brace is cut off behind the response, so it must be one.
+/// The decoder cuts the last byte off after the response, so that byte must be a brace.
 #[test]
 fn reply_must_end_with_its_brace() {
     for end in ["{}x", "{}]", "[1]]", "1\"", "12", "true", "}", " }"] {
@@ -398,7 +404,7 @@ fn reply_must_end_with_its_brace() {
     }
 }
 
-/// Parts without a consumer are checked to be JSON, and nothing may be missing or follow.
+/// Parts without a consumer must still be JSON. No part may be missing, and nothing may follow.
 #[test]
 fn bad_envelope_parts_are_refused() {
     let v1 = |members: &str| format!(r#"{{"topic":"t","event":"e",{members}"#);
@@ -419,8 +425,9 @@ fn bad_envelope_parts_are_refused() {
     }
 }
 
-/// No Phoenix writes a key twice. Both versions still agree on which status counts, whatever the
-/// space in the frame: the one in front, else the last one.
+/// Phoenix never writes a key twice. If a frame has several statuses, both versions still agree on
+/// the one that counts, whatever the whitespace: the status that is the first member, else the last
+/// one.
 #[test]
 fn repeated_status_has_one_reading() {
     let read = |frame: String, codec: &dyn Codec| {
@@ -454,7 +461,7 @@ fn repeated_status_has_one_reading() {
     }
 }
 
-/// Every recorded frame, of both directions, valid or malformed.
+/// Every recorded frame, in both directions, valid or malformed, has the result of a plain parser.
 #[test]
 fn recorded_frames_match_a_plain_parser() {
     let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fixtures/wire");

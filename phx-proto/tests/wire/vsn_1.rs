@@ -1,4 +1,4 @@
-//! vsn 1.0.0: JSON objects, and a server that never names a join_ref.
+//! vsn 1.0.0: frames are JSON objects, and the server never sends a join_ref.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -63,6 +63,7 @@ impl Line {
     }
 }
 
+/// The request contains the vsn, and a join contains its ref as join_ref.
 /// Protocol: CONN-2, REF-4, V1-1, V1-3.
 #[test]
 fn vsn_is_requested_and_join_has_join_ref() {
@@ -85,6 +86,7 @@ fn vsn_is_requested_and_join_has_join_ref() {
     assert_eq!(line.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
+/// A push contains the join_ref, and its reply is matched by the ref.
 /// Protocol: V1-2, V1-3.
 #[test]
 fn push_has_join_ref_and_matches_by_ref() {
@@ -102,6 +104,8 @@ fn push_has_join_ref_and_matches_by_ref() {
     ));
 }
 
+/// A `phx_close` or `phx_error` with another ref is stale. With the ref of the join it ends the
+/// instance.
 /// Protocol: V1-4.
 #[test]
 fn stale_close_and_error_match_by_ref() {
@@ -116,6 +120,7 @@ fn stale_close_and_error_match_by_ref() {
     }
 }
 
+/// Messages are delivered although the server sends no join_ref.
 /// Protocol: V1-2.
 #[test]
 fn messages_without_join_ref_are_delivered() {
@@ -128,6 +133,7 @@ fn messages_without_join_ref_are_delivered() {
     assert_eq!(payload.to_value().unwrap(), json!({"n": 1}));
 }
 
+/// A push with a binary payload fails at the call, because vsn 1 has no binary frames.
 /// Protocol: V1-5.
 #[test]
 fn binary_payloads_are_refused_at_the_call() {
@@ -161,7 +167,7 @@ fn invalid_message_is_a_described_error() {
     assert!(V1.decode(&Frame::Binary("x".into())).is_err());
 }
 
-/// The payload is left as it is.
+/// The members of an object may have any order, and the payload is not changed.
 #[test]
 fn members_come_in_any_order() {
     let payload = r#"{ "a" : [ 1 , "}" ] }"#;
@@ -220,8 +226,8 @@ fn recorded_server_messages_are_readable() {
     assert!(read >= 15, "{read} messages");
 }
 
-/// In vsn 1 no reply names a join, so the words "unmatched topic" may be an application's own: they
-/// make the channel join again once in `stable_after`, not for each push.
+/// In vsn 1 no reply names a join, so an application may send "unmatched topic" itself. Such replies
+/// make the channel rejoin once per `stable_after`, and not for each push.
 /// Protocol: V1-7.
 #[test]
 fn unmatched_topic_rejoins_once_per_stable_after() {
@@ -239,7 +245,7 @@ fn unmatched_topic_rejoins_once_per_stable_after() {
         hand.answer_join("room:a");
         unmatched_of(&mut hand, unmatched, !limited);
         if limited {
-            // It counts across connections.
+            // The limit holds across connections.
             hand.lost();
             hand.until_dial();
             hand.opened();
@@ -257,7 +263,7 @@ fn unmatched_of(hand: &mut Hand, unmatched: impl Fn(&mut Hand), rejoins: bool) {
     unmatched(hand);
     let errored = matches!(hand.socket.channel_status("room:a"), ChannelStatus::Errored { .. });
     assert_eq!(errored, rejoins, "{:?}", hand.signals);
-    // The push has its outcome either way.
+    // The push gets its outcome in either case.
     let replied = |signal: &Signal| {
         matches!(signal, Signal::PushEnded { outcome: PushOutcome::Reply(_), .. })
     };

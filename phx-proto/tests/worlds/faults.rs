@@ -23,14 +23,14 @@ fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// A client that is joined, 10 ms from its server.
+/// A joined client, 10 ms from its server.
 fn joined() -> (World, ClientId) {
     let mut world = World::new(7);
     world.latency(ms(10)..=ms(10));
     let client = world.client(config());
     world.join(client, LOBBY, json!({}));
     world.run_until(|world| world.is_joined(client, LOBBY));
-    // Longer than `stable_after`, so that each test begins a history of its own.
+    // Longer than `stable_after`, so that earlier losses do not count in the test.
     world.run_for(secs(11));
     (world, client)
 }
@@ -42,13 +42,13 @@ fn outcome(world: &World, client: ClientId, push: PushId) -> Option<PushOutcome>
     })
 }
 
-/// When the client dialled.
+/// The times at which the client dialled.
 fn dials(world: &World) -> Vec<Time> {
     let is_dial = |e: &&TraceEvent| matches!(e.what, What::Action(Action::Connect { .. }));
     world.events().iter().filter(is_dial).map(|event| event.at).collect()
 }
 
-/// Why the connection or an attempt at it ended, each time.
+/// The cause of each end of a connection or of an attempt.
 fn causes(world: &World, client: ClientId) -> Vec<Cause> {
     let cause = |(_, signal): (_, &Signal)| match signal {
         Signal::ConnectFailed { cause, .. } | Signal::Disconnected { cause, .. } => {
@@ -86,7 +86,7 @@ fn varying_latency_never_reorders() {
     assert!(heard.into_iter().eq(0..50));
 }
 
-/// The stall is shorter than the heartbeat allows.
+/// A stall that is shorter than the heartbeat's timeout only delays messages.
 #[test]
 fn short_stall_only_delays() {
     let (mut world, client) = joined();
@@ -97,7 +97,7 @@ fn short_stall_only_delays() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// The connection is declared dead, and the push has an unknown outcome.
+/// After an endless stall, the connection is declared dead and the push has an unknown outcome.
 #[test]
 fn endless_stall_ends_push_unknown() {
     let (mut world, client) = joined();
@@ -123,13 +123,13 @@ fn silent_direction_is_detected_by_heartbeat() {
         assert!(world.now().since(died) <= secs(40), "{direction:?}: {}", world.trace());
         assert_eq!(causes(&world, client), [Cause::HeartbeatTimeout]);
         world.run_until(|world| world.is_joined(client, LOBBY));
-        // The server finds its dead end by itself, and then holds the new one alone.
+        // The server detects its dead connection by itself, and then has only the new one.
         world.run_for(secs(70));
         assert_eq!(world.server().joined(LOBBY), 1);
     }
 }
 
-/// The push ends at once, and is never written again.
+/// A push whose connection is cut ends at once, and is never written again.
 #[test]
 fn cut_off_push_ends_unknown() {
     for (direction, cut) in [
@@ -139,7 +139,8 @@ fn cut_off_push_ends_unknown() {
         (Direction::Down, Cut::Close(1000)),
     ] {
         let (mut world, client) = joined();
-        // Up: the push arrives and its reply does not; down: the message before the reply does.
+        // Cut in the direction up: the push arrives, and its reply does not. Down: the message before
+        // the reply arrives.
         world.link(client).cut_after(direction, 1, cut);
         let push = world.push(client, LOBBY, "shout", json!({"number": 1}));
         world.run_until(|world| world.socket(client).stats().lost_connections == 1);
@@ -157,7 +158,7 @@ fn cut_off_push_ends_unknown() {
     }
 }
 
-/// If its timeout comes first, it ends as not sent.
+/// A push during an outage is written once. If its timeout comes first, it ends as not sent.
 #[test]
 fn push_during_outage_is_written_once() {
     let (mut world, client) = joined();
@@ -184,9 +185,9 @@ fn refused_connects_retry_with_growing_delays() {
     world.run_until(|world| world.is_joined(client, LOBBY));
     let dials = dials(&world);
     let waits: Vec<Duration> = dials.windows(2).map(|pair| pair[1].since(pair[0])).collect();
-    // Beside the first of all: eight refused, and the one that was not.
+    // After the first dial of all: eight refused dials, and one that was accepted.
     assert_eq!(dials.len(), 10);
-    // A refused dial takes no time here, an accepted one at most the latency of the link.
+    // A refused dial takes no time here. An accepted dial takes at most the latency of the link.
     let within = |wait: &Duration, from: u64, to: u64| *wait >= ms(from) && *wait <= ms(to + 100);
     assert!(within(&waits[1], 1_000, 2_000), "{waits:?}");
     assert!(waits[2..].iter().all(|wait| within(wait, 2_500, 5_000)), "{waits:?}");
@@ -274,7 +275,7 @@ fn crashed_channel_rejoins_closed_does_not() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// The close of a client is final.
+/// When the client closes the connection, the server learns of it and the client does not reconnect.
 #[test]
 fn client_close_reaches_the_server() {
     let (mut world, client) = joined();

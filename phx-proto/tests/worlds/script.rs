@@ -21,7 +21,7 @@ fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// Joins, pushes what it was asked for, and leaves.
+/// Joins, pushes the event that a message requests, and leaves.
 async fn polite(client: Client) -> Result<String, JoinFailed> {
     let room = client.join("room:lobby", json!({"user": 7})).await?;
     let status = match room.push("hello", json!({"n": 1})).await {
@@ -78,13 +78,13 @@ fn refusal_crash_and_close_reach_program() {
     script.connect_and_assert_join("room:lobby");
     script.assert_push("room:lobby", "hello");
     script.crash_channel("room:lobby");
-    // The program leaves at once, and the crash left nothing to join again or to leave.
+    // The program leaves at once. After the crash, no channel is left to rejoin or to leave.
     script.refute_join("room:lobby");
     script.refute_leave("room:lobby");
     assert!(script.finish(running).expect("joined").contains("crashed on the server"));
 }
 
-/// An hour with reconnects and heartbeats.
+/// A virtual hour with reconnects and heartbeats passes without waiting.
 #[test]
 fn virtual_hour_passes_at_once() {
     let script = Script::new();
@@ -124,7 +124,7 @@ fn message_of(fails: impl FnOnce() + std::panic::UnwindSafe) -> String {
     panic.downcast_ref::<String>().cloned().expect("a message")
 }
 
-/// The parts of a request have names, so that a test of tokens needs no parser.
+/// The parts of a request have names, so a test of tokens needs no parser.
 #[test]
 fn connect_request_has_params_headers_and_token() {
     let script = Script::new();

@@ -1,4 +1,4 @@
-//! How many clients that lost one server dial at the same time.
+//! How many clients dial at the same time after they have lost one server.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ mod example;
 
 use example::{DISASTERS, draw, storm};
 
-/// Enough for the shape; the example does 100,000.
+/// Enough clients for the shape of the curve. The example has 100,000.
 const CLIENTS: usize = 5_000;
 
-/// A server that is back meets at most a tenth of the dials that phoenix.js would make.
+/// After its restart, a server meets at most a tenth of the dials that phoenix.js would make.
 #[test]
 fn storm_is_a_tenth_of_phoenix_js() {
     let [deploy, takeover, outage] = DISASTERS.map(|disaster| storm(CLIENTS, disaster));
@@ -19,13 +19,14 @@ fn storm_is_a_tenth_of_phoenix_js() {
     let whole = Duration::ZERO;
     assert!(deploy.ours.peak(whole) * 10 <= deploy.theirs.peak(whole), "{deploy}");
     assert!(takeover.ours.peak(whole) * 10 <= takeover.theirs.peak(whole), "{takeover}");
-    // From the kill on, including dials to a closed port; and from the restart on.
+    // One count starts at the kill and includes dials to a closed port. The other starts at the
+    // restart.
     let back = outage.disaster.away;
     assert!(outage.ours.peak(whole) * 10 <= outage.theirs.peak(whole), "{outage}");
     assert!(outage.ours.peak(back) * 10 <= outage.theirs.peak(back), "{outage}");
 }
 
-/// So many that their picture has the shape of that of more, and is soon drawn.
+/// Enough clients for a picture with the right shape, and few enough to draw it quickly.
 const DRAWN: usize = 2_000;
 
 #[test]

@@ -14,7 +14,7 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// A join, a push whose reply is cut off, and the way back.
+/// A world with a join, a push whose reply is cut off, and a reconnect.
 fn story(seed: u64) -> World {
     let mut world = World::new(seed);
     world.latency(ms(10)..=ms(10));
@@ -39,7 +39,7 @@ fn short_story_has_its_golden_trace() {
     assert!(trace == expected, "first difference: {differs:#?}; the whole trace:\n{trace}");
 }
 
-/// The trace is the same byte for byte, and another seed gives another trace.
+/// With the same seed the trace is the same, byte for byte. Another seed gives another trace.
 #[test]
 fn seed_determines_the_trace() {
     assert_eq!(format!("{:?}", story(1).events()), format!("{:?}", story(1).events()));

@@ -1,10 +1,9 @@
-//! One socket, fifty wanted topics, a thousand lost connections: against [`Server`], over a link
-//! in memory with latency, on virtual time. The seed is printed, and `PHX_SEED` sets it.
+//! One socket with fifty wanted topics loses a thousand connections to a [`Server`], over a link in
+//! memory with latency, on virtual time. The test prints its seed, and `PHX_SEED` sets it.
 //!
-//! The application of this test wants its topics whatever happens: what the server closes or
-//! refuses for good is joined again. What it must find in the end: exactly the wanted topics
-//! joined, each once; one outcome for every push; nothing written twice; every table of the
-//! socket as it was.
+//! The application of this test wants its topics whatever happens: it joins a topic again after the
+//! server closes or refuses it. At the end, exactly the wanted topics are joined, each once; every
+//! push has one outcome; nothing was written twice; and every table of the socket is as it was.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -20,10 +19,10 @@ use serde_json::{Value, json};
 
 const LOSSES: u64 = 1_000;
 const WANTED: usize = 50;
-/// Two topics more than are wanted: one that is joined for a while may get in the way.
+/// Two more than the wanted topics: another topic may be joined for a while and take a slot.
 const CHANNELS_MAX: usize = WANTED + 2;
 
-/// SplitMix64, as good as any here.
+/// SplitMix64, a simple random number generator.
 struct Dice(u64);
 
 impl Dice {
@@ -36,7 +35,7 @@ impl Dice {
     }
 }
 
-/// What travels in one direction, in order.
+/// The frames in transit in one direction, in order.
 #[derive(Default)]
 struct Pipe<T>(VecDeque<(Time, T)>);
 
@@ -65,18 +64,18 @@ struct Link {
     peer: PeerId,
     up: Pipe<Travels>,
     down: Pipe<Travels>,
-    /// Half-open: nothing arrives any more, and no end is reported.
+    /// Whether the link is half-open: nothing arrives any more, and no end is reported.
     frozen: bool,
-    /// The client still uses it.
+    /// Whether the client still uses it.
     open: bool,
-    /// The server is done with it.
+    /// Whether the server has dropped it.
     dropped: bool,
 }
 
 enum Dialling {
     Answered,
     Fails,
-    /// No answer at all.
+    /// The dial gets no answer at all.
     Hangs,
 }
 
@@ -89,10 +88,10 @@ struct World {
     dial: Option<(Time, ConnectionId, Dialling)>,
     current: Option<ConnectionId>,
     wanted: BTreeSet<String>,
-    /// Joined for a while, beside the wanted ones.
+    /// Topics that are joined for a while in addition to the wanted ones.
     guests: BTreeSet<String>,
     joined: BTreeSet<Topic>,
-    /// Ended by the server, and joined again by the application in a while.
+    /// Topics that the server ended, and the times at which the application joins them again.
     again: BTreeMap<String, Time>,
     pushes: BTreeMap<PushId, bool>,
     written: BTreeSet<u64>,
@@ -143,7 +142,7 @@ impl World {
         self.socket.join(self.now, topic, json!({"ms": 30, "key": "k"})).expect("accepted");
     }
 
-    /// Runs to `end`, stopping at everything that happens on the way.
+    /// Advances the time, stopping at every event on the way.
     fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..1_000_000 {
@@ -175,7 +174,7 @@ impl World {
         panic!("time does not pass");
     }
 
-    /// Carries out everything that is to be done now.
+    /// Carries out everything that is due now.
     fn pump(&mut self) {
         for _ in 0..1_000_000 {
             self.links.retain(|_, link| link.open || !link.dropped);
@@ -215,7 +214,7 @@ impl World {
                 link.up.put(now, latency, Travels::Frame(frame.clone()));
             }
             Action::Close { id, code, .. } => {
-                // The server may have ended it between the decision and now.
+                // The server may have ended the link since the action was decided.
                 if let Some(link) = self.links.get_mut(&id) {
                     link.up.put(now, latency, Travels::Close(code));
                 }
@@ -235,7 +234,7 @@ impl World {
         true
     }
 
-    /// A push is written at most once, whatever becomes of its connection.
+    /// A push is written at most once, whatever happens to its connection.
     fn check_written(&mut self, frame: &Frame) {
         let message: Value = serde_json::from_slice(frame.as_bytes()).expect("JSON");
         let payload = message.get(4).or_else(|| message.get("payload")).expect("a payload");
@@ -353,7 +352,7 @@ impl World {
             let Some(item) = link.down.due(self.now) else { continue };
             moved = true;
             if !link.open {
-                // It is not read any more, or it was read a moment too late.
+                // The frame is not read any more, or is read slightly too late.
                 if let (Travels::Frame(frame), 0) = (item, self.dice.roll(4)) {
                     self.socket.handle_frame(self.now, *id, frame);
                 }
@@ -385,7 +384,7 @@ impl World {
         };
         let latency = self.latency();
         let Some(link) = self.links.values_mut().rfind(|link| link.peer == peer) else {
-            // Put out before the end of the stream was seen.
+            // The server wrote this before it detected the end of the stream.
             return true;
         };
         link.dropped |= matches!(item, Travels::Eof);
@@ -399,7 +398,7 @@ impl World {
         self.wanted.iter().nth(nr).expect("in range").clone()
     }
 
-    /// The connection is lost, in one of the ways in which that happens.
+    /// Loses the connection in one of several ways.
     fn lose(&mut self) {
         let Some(id) = self.current else { return };
         let Some(link) = self.links.get_mut(&id).filter(|link| link.open) else { return };
@@ -417,7 +416,7 @@ impl World {
             }
             5 => {
                 link.frozen = true;
-                // The application may notice and probe.
+                // The application may detect it and probe.
                 if self.dice.roll(2) == 0 {
                     let _ = self.socket.probe(now);
                 }
@@ -433,7 +432,7 @@ impl World {
     fn something(&mut self) {
         let (now, topic) = (self.now, self.some_wanted());
         if self.again.contains_key(&topic) {
-            // The server ended it, and the application waits.
+            // The server ended the channel, and the application waits.
             return;
         }
         match self.dice.roll(12) {
@@ -441,7 +440,7 @@ impl World {
             5 => self.server.crash_channel(now, &topic),
             6 => self.server.close_channel(now, &topic),
             7 => {
-                // Left, and wanted again at once or in a while.
+                // The topic is left, and wanted again at once or later.
                 self.socket.leave(now, &topic).expect("it is wanted");
                 if self.dice.roll(2) == 0 {
                     self.run_for(ms(15));
@@ -477,7 +476,7 @@ impl World {
 
     fn leave_guest(&mut self, topic: &str) {
         self.guests.remove(topic);
-        // It may have been refused, or be on its way out.
+        // The topic may have been refused, or is being left.
         let _ = self.socket.leave(self.now, topic);
     }
 
@@ -512,12 +511,12 @@ impl World {
             && self.server.peers().len() == 1
     }
 
-    /// No more faults: it must come to rest.
+    /// Stops the faults. The socket must become quiet.
     fn come_to_rest(&mut self) -> Sizes {
         for guest in core::mem::take(&mut self.guests) {
             self.leave_guest(&guest);
         }
-        // Nothing is half-open for ever: TCP gives up at some time.
+        // No link stays half-open forever, because TCP gives up in the end.
         for _ in 0..3_000 {
             if let Some(id) = self.socket.connection_id() {
                 self.socket.handle_writable(self.now, id, true);
@@ -583,10 +582,10 @@ fn stress(seed: u64, config: Config, version: Version) {
     );
     println!("reconnects by cause: {:?}", stats.reconnects);
     assert_eq!(stats.protocol_errors, 0);
-    // The test has met every kind of fault.
+    // Every kind of fault occurred in the test.
     assert!(world.crashed > 100 && world.rejected > 100 && world.pushes.len() > 1_000);
     assert!(stats.reconnects.len() >= 5, "{:?}", stats.reconnects);
-    // It stays like that.
+    // The state does not change any more.
     world.run_for(secs(300));
     assert!(world.wanted.iter().all(|topic| world.server.joined(topic) == 1));
     assert_eq!((world.joined.len(), world.server.peers().len()), (WANTED, 1));
@@ -600,8 +599,8 @@ fn thousand_losses_leave_topics_joined_once() {
     stress(1, config(), Version::V1_8_12);
 }
 
-/// In vsn 1, where no frame of the server has a join_ref, and with Phoenix 1.7.24. Reported in
-/// supabase/supabase-js#1902 and supabase/supabase-js#1907.
+/// The same in vsn 1, where no frame of the server has a join_ref, and with Phoenix 1.7.24. Reported
+/// in supabase/supabase-js#1902 and supabase/supabase-js#1907.
 #[test]
 fn thousand_losses_recover_in_vsn_1() {
     stress(2, config_v1(), Version::V1_7_24);

@@ -1,4 +1,4 @@
-//! Whether two worlds have the same future.
+//! A hash that is equal for worlds with the same future.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::{self, Write as _};
@@ -17,15 +17,15 @@ impl fmt::Write for Sink {
 }
 
 impl World {
-    /// The same for two worlds that were set up alike only if they have the same future.
+    /// Two worlds with the same setup have the same fingerprint only if they have the same future.
     ///
-    /// It is the hash of everything that a world consists of, as `Debug` shows it: socket, checkers,
-    /// clock and server. Left out are the trace, which nothing reads, and what the setup decides.
-    /// `Debug` hides payloads and parameters. Those of joins are constant as long as all joins of a
-    /// run name the same; that of a push follows from its number, which is shown, if all pushes
-    /// have the same kind and size.
+    /// The fingerprint is a hash of everything in a world, as `Debug` shows it: socket, checkers,
+    /// clock and server. It leaves out the trace, which nothing reads, and what the setup decides.
+    /// `Debug` redacts payloads and parameters. The parameters of joins are constant if all joins of
+    /// a run use the same ones. The payload of a push follows from its number, which is shown, if all
+    /// pushes have the same kind and size.
     ///
-    /// Among a million worlds the chance that any two collide is one in thirty million.
+    /// Among a million worlds, the chance of any collision is one in thirty million.
     pub fn fingerprint(&self) -> u64 {
         let mut sink = Sink(DefaultHasher::new());
         let clock = (self.now, self.latest, self.dry, self.writable, self.timeouts_here);

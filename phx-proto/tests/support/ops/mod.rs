@@ -1,5 +1,5 @@
-//! A small language of operations on a [`Socket`](phx_proto::Socket), and what must hold after
-//! each of them.
+//! A small language of operations on a [`Socket`](phx_proto::Socket), and the invariants that must
+//! hold after each of them.
 //!
 //! * [`Op`] is plain data. Its numbers select among what there is at the moment (the n-th
 //!   unanswered frame, the n-th topic), so every sequence of operations means something.
@@ -30,7 +30,7 @@ pub use setup::{Setup, Start};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub op: Op,
-    /// How many actions are polled; none for all there are.
+    /// How many actions are polled. `None` polls all of them.
     pub polls: Option<u8>,
 }
 
@@ -80,7 +80,7 @@ pub enum Op {
     Failed(Conn, Fail),
     Closed(Conn, End),
     Writable(Conn, bool),
-    /// The transport moved so many KiB more each way, and has flushed or not.
+    /// The transport moved this many more KiB in each direction, and has flushed or not.
     Progress {
         conn: Conn,
         read: u8,
@@ -93,32 +93,32 @@ pub enum Op {
         nth: u8,
         how: Answer,
     },
-    /// It answers everything that is unanswered with ok, in order.
+    /// The server answers every unanswered frame with ok, in order.
     AnswerAll,
-    /// It answers, on this connection, the n-th frame of all there ever were.
+    /// The server answers, on this connection, the n-th of all frames that were ever written.
     AnswerAny {
         nth: u8,
         how: Answer,
     },
-    /// It sends a message about a topic.
+    /// The server sends a message for a topic.
     ServerMessage {
         topic: u8,
         what: ServerMessage,
         named: Named,
     },
-    /// It sends what is not the protocol, or too much of it.
+    /// The server sends a frame that is outside the protocol, or too large.
     Garbage {
         nth: u8,
     },
-    /// The same on another connection.
+    /// The server sends a frame on another connection.
     FrameOn(Conn),
 
-    /// Time passes; the deadlines on the way may be handled, late and at once.
+    /// Time passes. The deadlines on the way may be handled late and together.
     Advance {
         by: Span,
         handle: bool,
     },
-    /// Time passes to the next deadline and that is handled.
+    /// Time passes to the next deadline, which is handled.
     ToTimeout,
     /// The clock steps back.
     Backwards {
@@ -126,7 +126,7 @@ pub enum Op {
     },
 }
 
-/// Which connection an input is about.
+/// The connection that an input concerns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conn {
     Current,
@@ -165,7 +165,7 @@ pub enum Answer {
     Error(u8),
     /// The "unmatched topic" error, which names no join.
     Unmatched,
-    /// The same, under the name of another topic than the frame was for.
+    /// The "unmatched topic" error, with another topic than that of the frame.
     Astray,
     OtherStatus,
 }
@@ -178,7 +178,7 @@ pub enum ServerMessage {
     BinaryMessage,
 }
 
-/// Which instance of a channel the server means.
+/// The instance of a channel that the server names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     Current,
@@ -187,7 +187,7 @@ pub enum Named {
     Foreign,
 }
 
-/// A length of time, from nothing to hours.
+/// A duration, from zero to hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
     Nothing,

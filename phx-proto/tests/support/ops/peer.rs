@@ -1,4 +1,4 @@
-//! The other end of the wire: what was written to it, and frames that it can send.
+//! The server's end of the wire: the frames written to it, and the frames that it can send.
 
 use bytes::Bytes;
 use phx_proto::{ConnectionId, Frame, Time};
@@ -13,7 +13,7 @@ pub struct Sent {
     pub msg_ref: u64,
     pub topic: String,
     pub event: String,
-    /// The number of a push, from its payload.
+    /// The number of a push, which is in its payload.
     pub number: Option<u64>,
     pub answered: bool,
 }
@@ -31,7 +31,7 @@ impl Sent {
         self.topic == "phoenix"
     }
 
-    /// Reads a frame as a server does. Panics at anything that a server could not decode.
+    /// Parses a frame as a server does. Panics if a server could not decode it.
     pub fn parse(conn: ConnectionId, at: Time, frame: &Frame, vsn_1: bool) -> Self {
         let (join_ref, msg_ref, topic, event, number) = match frame {
             Frame::Binary(bytes) => parse_binary(bytes),
@@ -88,7 +88,7 @@ pub fn message(
     payload: &Value,
 ) -> Frame {
     let value = if vsn_1 {
-        // vsn 1 has no join_ref; phx_close and phx_error repeat it as their ref.
+        // In vsn 1 there is no join_ref. phx_close and phx_error have it as their ref.
         json!({"topic": topic, "event": event, "payload": payload, "ref": msg_ref})
     } else {
         json!([join_ref, msg_ref, topic, event, payload])

@@ -1,4 +1,4 @@
-//! The server of a [`World`]: it answers any frame, by the rules or against them.
+//! The server of a [`World`]. It answers any frame, with or against the rules of the protocol.
 
 use phx_proto::{Applied, ConnectionId, Frame, Input, Status};
 use serde_json::{Value, json};
@@ -8,8 +8,8 @@ use super::world::{Called, World, assert_same, name, pick};
 use super::{Answer, Named, ServerMessage};
 
 impl World {
-    /// A frame; one that can only be about something that is over must change nothing but counters,
-    /// and what it proves that the server has received.
+    /// Receives a frame. A stale frame, which concerns only what has ended, may change only counters,
+    /// and what the socket knows that the server has received.
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
         self.tell_time();
         let before = stale.then(|| self.shown_without_counters());
@@ -48,7 +48,7 @@ impl World {
         }
     }
 
-    /// Replies, on the current connection, to what was written as the frame `index` of all.
+    /// Replies, on the current connection, to the frame with this index among all frames.
     pub fn reply(&mut self, index: usize, how: Answer) -> Called {
         const REASONS: [&str; 4] =
             ["no", "join crashed", "unmatched topic", "too many channels joined"];
@@ -57,7 +57,7 @@ impl World {
         }
         let id = self.socket.connection_id().expect("an open connection");
         let sent = &mut self.sent[index];
-        // Any "unmatched topic" without a join_ref may mean that a channel is lost.
+        // Any "unmatched topic" reply without a join_ref may mean that the server has lost a channel.
         let unmatched = matches!(how, Answer::Unmatched | Answer::Error(_));
         let astray = how == Answer::Astray;
         let stale = astray || ((sent.answered || sent.conn != id) && !unmatched);
@@ -136,7 +136,7 @@ impl World {
             let msg_ref = if ends { join_ref.clone() } else { Value::Null };
             message(self.setup.vsn_1, &join_ref, &msg_ref, &topic, event, &json!({"k": 1}))
         };
-        // Only in vsn 1 messages do not show which instance they belong to.
+        // Only in vsn 1, messages do not show which instance they belong to.
         let ends = matches!(what, ServerMessage::Error | ServerMessage::Close);
         self.receive(id, frame, stale && (ends || !self.setup.vsn_1));
         Called::Frame

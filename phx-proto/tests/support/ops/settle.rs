@@ -1,4 +1,4 @@
-//! A server that follows the rules from now on, for what must happen in the end.
+//! A server that follows the rules from now on, for the properties of the final state.
 
 use std::time::Duration;
 
@@ -10,16 +10,18 @@ use super::{Answer, Conn, End, Op, Step};
 /// How the faults end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Peace {
-    /// What was unanswered is answered now, in order.
+    /// Frames that are unanswered are answered now, in order.
     Answered,
-    /// What was unanswered stays so; only what is written from now on is answered.
+    /// Frames that are unanswered stay unanswered. Only frames that are written from now on are
+    /// answered.
     Forgotten,
 }
 
 impl World {
-    /// Plays the good server until nothing is left to do, or for `most` of virtual time.
+    /// Plays a server that follows the rules until nothing is left to do, or for at most `most` of
+    /// virtual time.
     ///
-    /// Returns whether everything wanted is joined and every push has its outcome.
+    /// Returns whether every wanted topic is joined and every push has its outcome.
     pub fn settle(&mut self, peace: Peace, most: Duration) -> bool {
         if peace == Peace::Forgotten {
             self.sent.iter_mut().for_each(|sent| sent.answered = true);
@@ -43,7 +45,8 @@ impl World {
         self.step(Step { op, polls: None });
     }
 
-    /// One thing that a good driver or server does. Returns whether there was one.
+    /// Carries out one action of a driver and server that follow the rules. Returns whether there was
+    /// one.
     fn be_good(&mut self) -> bool {
         if !self.pending.is_empty() {
             self.drain();

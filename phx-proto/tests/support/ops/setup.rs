@@ -1,4 +1,4 @@
-//! How a socket is set up for a run, and the limits and delays that follow.
+//! The setup of the socket for a run, and the limits and delays that follow from it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub const QUEUED_BYTES_MAX: usize = 400;
 pub const MAX_MESSAGE_BYTES: usize = 2_000;
 pub const MAX_PUSH_BYTES: usize = 1_000;
 
-/// What a run is made of, beside its operations.
+/// Everything that defines a run except its operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setup {
     pub seed: u64,
@@ -34,12 +34,12 @@ pub struct Setup {
     pub start: Start,
 }
 
-/// Where a run begins.
+/// The state in which a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
     Idle,
     Open,
-    /// Open, with the first two topics joined.
+    /// The connection is open, and the first two topics are joined.
     Joined,
 }
 
@@ -77,7 +77,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The defaults.
+    /// The policy of the default configuration.
     pub fn new() -> Self {
         let options = Options::default();
         let soon = (Duration::from_millis(10), Duration::from_millis(2_000));

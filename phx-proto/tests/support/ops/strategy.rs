@@ -1,5 +1,5 @@
-//! Operations at random: hot and cold topics, and in each run some kinds switched off, so that
-//! what the others do in long series is seen too.
+//! Random operations. Some topics are used more often than others, and in each run some kinds of
+//! operations are switched off, so that long series of the other kinds occur too.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use super::{
     Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Span, Start, Step,
 };
 
-/// A run: how the socket is set up, and what is done to it.
+/// A run: the setup of the socket, and the operations on it.
 pub fn run(steps: usize) -> impl Strategy<Value = (Setup, Vec<Step>)> {
     (setup(), self::steps(steps))
 }
@@ -49,7 +49,8 @@ pub fn setup() -> impl Strategy<Value = Setup> {
 /// Up to `most` steps.
 pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     (vec(0_u8..4, kinds().len()), any::<bool>()).prop_flat_map(move |(switches, lazy)| {
-        // Some kinds are off, but for those that keep the connection going; some come often.
+        // Some kinds are switched off, except those that keep the connection running. Some kinds are
+        // frequent.
         let on = kinds().into_iter().zip(switches).filter_map(|((weight, vital, op), switch)| {
             let factor = match switch {
                 0 => u32::from(vital),
@@ -130,7 +131,7 @@ fn kinds() -> Vec<Kind> {
     ]
 }
 
-/// One hot topic, a warm one, some cold ones.
+/// One topic is frequent, one less frequent, and some are rare.
 fn topic() -> impl Strategy<Value = u8> {
     prop_oneof![6 => Just(0_u8), 3 => Just(1), 1 => 2_u8..6]
 }
@@ -139,7 +140,7 @@ fn params() -> impl Strategy<Value = u8> {
     prop_oneof![8 => Just(0_u8), 1 => 1_u8..4]
 }
 
-/// The oldest unanswered frame, or another.
+/// The oldest unanswered frame, or another one.
 fn nth() -> impl Strategy<Value = u8> {
     prop_oneof![2 => Just(0_u8), 1 => any::<u8>()]
 }

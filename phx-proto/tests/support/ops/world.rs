@@ -1,4 +1,4 @@
-//! Carries operations out, and passes every effect to the checkers.
+//! Carries out operations, and passes every effect to the checkers.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use super::setup::{
 };
 use super::{Answer, Conn, Op, PushKind, Setup, Span, Start, Step};
 
-/// The socket itself, or one that can be recorded; a clone of it is not.
+/// The socket, with or without a recorder. A clone of it is not recorded.
 #[cfg(feature = "recording")]
 pub type TestedSocket = phx_proto::recording::RecordedSocket;
 #[cfg(not(feature = "recording"))]
@@ -69,7 +69,7 @@ pub enum Called {
         id: Option<PushId>,
         topic: String,
         cast: bool,
-        /// What it counts in the queue.
+        /// The bytes that the push counts in the queue.
         bytes: usize,
         timeout: Duration,
     },
@@ -77,7 +77,7 @@ pub enum Called {
         id: PushId,
         taken: bool,
     },
-    /// An attempt succeeded; a stale input is ignored, here and below.
+    /// An attempt succeeded. Here and in the variants below, the socket ignores a stale input.
     Opened {
         id: ConnectionId,
         stale: bool,
@@ -87,12 +87,12 @@ pub enum Called {
         id: ConnectionId,
         stale: bool,
     },
-    /// Any other input about a connection.
+    /// Any other input for a connection.
     Input {
         id: ConnectionId,
         stale: bool,
     },
-    /// A reply to what was written under this ref.
+    /// A reply to the frame with this ref.
     Reply {
         topic: String,
         msg_ref: u64,
@@ -104,7 +104,7 @@ pub enum Called {
     Other,
 }
 
-/// One line of the trace: times are since the origin of the clock.
+/// One line of the trace. Times are relative to the origin of the clock.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     Called(Called),
@@ -122,7 +122,7 @@ pub struct World {
     /// The latest time that was passed to the socket.
     pub latest: Time,
     pub checkers: Checkers,
-    /// Actions that are decided and not yet polled.
+    /// Actions that were decided and not yet polled.
     pub pending: VecDeque<Action>,
     pub sent: Vec<Sent>,
     /// Bytes read and written on the present connection, as last reported.
@@ -132,13 +132,13 @@ pub struct World {
     pub interests: Vec<InterestId>,
     pub pushes: Vec<PushId>,
     params: [JoinParams; 4],
-    /// How many pushes there were.
+    /// The number of pushes so far.
     pub numbers: u64,
-    /// The last poll found nothing, and nothing was called since.
+    /// Whether the last poll returned no action, and there was no call since.
     pub dry: bool,
     /// Whether the transport of the current connection takes frames, as reported to the socket.
     pub writable: bool,
-    /// Deadlines handled at one instant, with nothing else happening.
+    /// The number of deadlines that were handled at one instant, with no other call in between.
     pub timeouts_here: u32,
 }
 
@@ -153,7 +153,7 @@ impl World {
         Self::with(setup, policy, socket, now)
     }
 
-    /// The same, taken down.
+    /// The same world, with a recorder.
     #[cfg(feature = "recording")]
     pub fn recorded(setup: Setup, recorder: &phx_proto::recording::Recorder) -> Self {
         let policy = Policy::new();
@@ -167,7 +167,7 @@ impl World {
             JoinParams::none(),
             JoinParams::from(json!({"p": 1})),
             JoinParams::from_fn(|attempt| Payload::from(json!({"attempt": attempt.attempt}))),
-            // Cannot be sent every second time.
+            // Every second call returns parameters that cannot be sent.
             JoinParams::from_fn(|attempt| {
                 let length = if attempt.attempt % 2 == 0 { MAX_PUSH_BYTES } else { 1 };
                 Payload::from(json!({"x": "x".repeat(length)}))
@@ -215,7 +215,7 @@ impl World {
         }
     }
 
-    /// One operation, the polls that follow it, and every check.
+    /// Carries out one operation and the polls after it, and runs every checker.
     pub fn step(&mut self, step: Step) {
         if step.op == Op::AnswerAll {
             for _ in 0..self.unanswered().len() {
@@ -268,7 +268,7 @@ impl World {
         panic!("the socket never stops talking");
     }
 
-    /// One action. Returns whether there was one.
+    /// Polls one action. Returns whether there was one.
     pub fn poll(&mut self) -> bool {
         self.latest = self.latest.max(self.now);
         let Some(action) = self.socket.poll_action(self.now) else {
@@ -290,7 +290,7 @@ impl World {
             }
             fact => match self.pending.pop_front() {
                 Some(expected) => assert_eq!(*fact, expected, "in the order they were decided"),
-                // Decided while a frame was being built.
+                // This action was decided while a frame was being built.
                 None => self.decided(&action),
             },
         }
@@ -298,7 +298,7 @@ impl World {
         true
     }
 
-    /// Shows the checkers what has been decided and is not yet polled.
+    /// Passes the actions that were decided and not yet polled to the checkers.
     fn look(&mut self) {
         let waits = self.socket.poll_timeout().is_some_and(|it| it.kind == TimerKind::Actions);
         if !waits {
@@ -327,7 +327,7 @@ impl World {
         self.checkers.each(|checker| checker.decided(action, &moment));
     }
 
-    /// Carries an operation out, without polling anything.
+    /// Carries out an operation without polling.
     pub fn call(&mut self, op: Op) {
         let timeout = self.socket.poll_timeout();
         match op {
@@ -337,7 +337,8 @@ impl World {
             _ => {}
         }
         self.timeouts_here = match timeout {
-            // What is handled late may arm what is late too, but it ends.
+            // A deadline that is handled late may arm another deadline that is late already, but this
+            // must end.
             Some(it)
                 if op == Op::ToTimeout && it.at <= self.latest && it.kind != TimerKind::Actions =>
             {
@@ -357,7 +358,7 @@ impl World {
         self.look();
     }
 
-    /// Makes an input of the operation and applies it.
+    /// Converts the operation to an input and applies it.
     fn carry_out(&mut self, op: Op) -> Called {
         let (now, on) = (self.now, |conn| self.connection(conn));
         let input = match op {
@@ -425,7 +426,7 @@ impl World {
         }
     }
 
-    /// The connection that an input is to be about.
+    /// The connection that an input concerns.
     fn connection(&self, conn: Conn) -> ConnectionId {
         let id = match conn {
             Conn::Current => self.socket.connection_id().or(self.conns.last().copied()),
@@ -439,7 +440,7 @@ impl World {
         self.params[usize::from(params) % 4].clone()
     }
 
-    /// Applies an input that is about no connection.
+    /// Applies an input that concerns no connection.
     fn apply(&mut self, now: Time, input: Input) -> Called {
         match (input.clone(), self.socket.apply(now, input)) {
             (Input::Connect, Applied::Done) => Called::Connect,
@@ -524,7 +525,7 @@ impl World {
         Called::Push { number, id, topic, cast: kind.cast, bytes, timeout: length }
     }
 
-    /// The first bound of the queue that a push of so many bytes would pass.
+    /// The first bound of the queue that a push with this many bytes would exceed.
     fn full(&self, topic: &str, bytes: usize) -> Option<(QueueBound, usize)> {
         let shared = self.socket.channels().count() > 1;
         let (all, own) =
@@ -539,7 +540,7 @@ impl World {
         passed.map(|(bound, _, max)| (*bound, *max))
     }
 
-    /// Applies an input about a connection. A stale one must change nothing but its counter.
+    /// Applies an input that concerns a connection. A stale input must change only its counter.
     fn apply_about(&mut self, id: ConnectionId, input: Input) -> Called {
         let stale = self.is_stale(id, &input);
         let called = match input {
@@ -581,7 +582,7 @@ impl World {
         !phase_fits || self.socket.connection_id() != Some(id)
     }
 
-    /// An input that changes nothing but the time.
+    /// Applies an input that changes only the time.
     pub(super) fn tell_time(&mut self) {
         let none = Input::CancelPush { id: PushId::from_u64(u64::MAX) };
         assert_eq!(self.socket.apply(self.now, none), Applied::CancelPush(false));
@@ -599,7 +600,8 @@ impl World {
     }
 }
 
-/// Whether the call passes the time to the socket: it cannot know of time that passed unseen.
+/// Whether the call passes the time to the socket. The socket does not know of time that passes
+/// without such a call.
 fn passes_the_time(op: Op, called: &Called) -> bool {
     match op {
         Op::Backwards { .. } => false,
@@ -614,7 +616,7 @@ fn passes_the_time(op: Op, called: &Called) -> bool {
     }
 }
 
-/// Shows where two long texts begin to differ.
+/// Panics if two long texts differ, and shows where they begin to differ.
 #[track_caller]
 pub fn assert_same(found: &str, expected: &str, why: &str) {
     if found != expected {
@@ -626,7 +628,7 @@ pub fn assert_same(found: &str, expected: &str, why: &str) {
     }
 }
 
-/// The event of a push, longer ones among them.
+/// The event name of a push. Some sizes have longer names.
 fn event(size: u8) -> String {
     "e".repeat(1 + usize::from(size) / 4)
 }
@@ -635,7 +637,7 @@ pub fn name(topic: u8) -> String {
     format!("room:{topic}")
 }
 
-/// The n-th of these, counted round and round.
+/// The item at this index, modulo the length.
 pub fn pick<T>(all: &[T], nth: u8) -> Option<&T> {
     all.get(usize::from(nth).checked_rem(all.len())?)
 }

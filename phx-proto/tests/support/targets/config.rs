@@ -1,4 +1,4 @@
-//! A document of connections, with an environment.
+//! Parses a document of connections with an environment.
 
 use phx_proto::service::{Connections, ProblemKind};
 use phx_proto::{Action, ConfigError, Socket, Time};
@@ -16,8 +16,8 @@ fn environment(name: &str) -> Option<String> {
     }
 }
 
-/// No panic; an error has a text without the secret of the environment; an accepted configuration can
-/// be dialled with a valid request.
+/// Parsing does not panic. The text of an error does not contain the secret of the environment. An
+/// accepted configuration can be dialled with a valid request.
 pub fn config(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     match Connections::from_json(text, environment) {
@@ -31,7 +31,7 @@ pub fn config(data: &[u8]) {
         Err(error) => {
             assert!(!error.problems().is_empty() && !error.to_string().is_empty());
             for problem in error.problems() {
-                // A host, a topic and the name of a header are printed; they are no secrets.
+                // Hosts, topics and header names are no secrets, so they are printed.
                 let named = match &problem.kind {
                     ProblemKind::Config(ConfigError::Header { name, .. }) => name.contains(SECRET),
                     ProblemKind::Invalid { message } => {

@@ -1,4 +1,4 @@
-//! Bytes into the decoders: no panic, and the envelope's reading is that of a strict parser.
+//! Passes bytes to the decoders: they do not panic, and they read an envelope like a strict parser.
 
 use bytes::Bytes;
 use phx_proto::Frame;
@@ -6,7 +6,8 @@ use phx_proto::wire::{Body, Codec, DecodeError, Incoming, V1, V2, check_strict};
 
 use crate::wire::strict::{read_parts, read_v1, read_v2};
 
-/// Text frames in both versions. What they hold is what `serde_json` finds in them, or both refuse.
+/// Text frames in both versions. The decoder and `serde_json` find the same content, or both refuse
+/// it.
 pub fn decode_text(data: &[u8]) {
     for (codec, strict) in [(&V2 as &dyn Codec, read_v2(data)), (&V1, read_v1(data))] {
         let decoded = exercise(codec, &Frame::Text(Bytes::copy_from_slice(data)));
@@ -21,7 +22,7 @@ pub fn decode_text(data: &[u8]) {
 pub fn decode_binary(data: &[u8]) {
     let frame = Frame::Binary(Bytes::copy_from_slice(data));
     if let Ok(message) = exercise(&V2, &frame) {
-        // The lengths are in the frame; nothing exceeds them, and nothing is lost.
+        // The frame contains the lengths. No field exceeds its length, and no byte is lost.
         let (name, payload) = match &message.body {
             Body::Reply { status, response } => (status, response),
             Body::Event { event, payload } => (event, payload),
@@ -33,7 +34,7 @@ pub fn decode_binary(data: &[u8]) {
     assert!(exercise(&V1, &frame).is_err());
 }
 
-/// Decodes, and looks at everything that came of it.
+/// Decodes a frame, and reads every part of the result.
 fn exercise(codec: &dyn Codec, frame: &Frame) -> Result<Incoming, DecodeError> {
     let decoded = codec.decode(frame);
     match &decoded {

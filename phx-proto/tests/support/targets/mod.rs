@@ -1,7 +1,7 @@
 //! The fuzz targets, one function each.
 //!
-//! `fuzz/` runs them under libFuzzer; `properties/corpus.rs` runs them over the committed corpora with a plain
-//! `cargo test`, so that what was found once stays found, on any toolchain.
+//! `fuzz/` runs them under libFuzzer. `properties/corpus.rs` runs them over the committed corpora in
+//! a plain `cargo test`, so that an input that failed once is tested on any toolchain.
 
 #![allow(dead_code, unreachable_pub, reason = "each user takes its part")]
 

@@ -1,4 +1,4 @@
-//! Presence states and diffs in any order, some of them nothing that a server sends.
+//! Presence states and diffs in any order. Some of them are messages that no server sends.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use super::reader::Reader;
 /// The refs under each key.
 type Refs = BTreeMap<String, BTreeSet<String>>;
 
-/// The list is what its changes add up to; a state that comes alone is the list; what cannot be
-/// read changes nothing; what is too large empties the list.
+/// The list equals the sum of its changes. If the only message is a state, the list equals that
+/// state. A message that cannot be read changes nothing. A list that is too large becomes empty.
 pub fn presence(data: &[u8]) {
     let mut presence = Presence::<Value>::new();
     if data.first().is_some_and(|first| first & 0x80 != 0) {
@@ -76,7 +76,8 @@ fn step(
     Some(())
 }
 
-/// The result of a message: how many changes it made. A list that is too large is empty.
+/// Checks the result of a message, and returns how many changes it made. A list that is too large is
+/// empty.
 fn taken(
     folded: &mut Refs,
     result: Result<Vec<PresenceChange>, PresenceError>,
@@ -108,7 +109,7 @@ fn entries(reader: &mut Reader<'_>) -> Option<Value> {
         let mut metas = Vec::new();
         let count = reader.byte()?;
         for at in 0..if count & 0xe0 == 0xe0 { count & 0x1f } else { count & 3 } {
-            // Of many metas under one key, some have a ref of their own.
+            // If there are many metas under one key, some have a ref of their own.
             let own = at & 0x18;
             let refs = reader.byte()?;
             let mut meta = json!({"phx_ref": format!("F{}", refs & 7 | own), "n": refs});
@@ -135,7 +136,7 @@ fn fold(folded: &mut Refs, changes: Vec<PresenceChange>) {
                 for meta in metas {
                     refs.remove(&meta.phx_ref);
                 }
-                // The rest of an update is a change too, so no meta that left can be forgotten.
+                // The other part of an update is a change too, so every meta that left is reported.
                 assert_eq!(last, refs.is_empty(), "last: {key}");
                 if last {
                     folded.remove(&key);
@@ -168,7 +169,7 @@ fn wanted(state: &Value) -> Refs {
     state.iter().map(|(key, entry)| (key.clone(), metas(entry))).collect()
 }
 
-/// Without the keys that have no metas, which no server sends.
+/// The list without keys that have no metas. No server sends such keys.
 fn with_metas(refs: &Refs) -> Refs {
     refs.iter()
         .filter(|(_, refs)| !refs.is_empty())

@@ -1,6 +1,6 @@
-//! Choices from bytes.
+//! Converts bytes to choices.
 
-/// Reads choices from bytes; there are no more when the bytes are used up.
+/// Reads choices from bytes. When the bytes are used up, there are no more choices.
 #[derive(Clone, Debug)]
 pub struct Reader<'a>(pub &'a [u8]);
 

@@ -1,4 +1,5 @@
-//! Bytes as a [`Setup`] and operations, for the same world and checkers as the properties.
+//! Converts bytes to a [`Setup`] and operations, for the same world and checkers as in the
+//! properties.
 
 use std::time::Duration;
 
@@ -9,13 +10,13 @@ use crate::ops::{
     Answer, Conn, End, Fail, Named, Op, PushKind, ServerMessage, Setup, Span, Start, Step,
 };
 
-/// More steps than this find nothing that fewer would not, and are slow.
+/// The maximum number of steps. More steps are slow and find nothing new.
 const STEPS_MAX: usize = 150;
 
-/// More than the longest waits there can be.
+/// A time that is longer than any wait.
 const LONG: Duration = Duration::from_secs(5 * 3_600);
 
-/// No invariant breaks; and once faults stop, everything wanted is joined and every push has its
+/// Every invariant holds. Once faults stop, every wanted topic is joined and every push has its
 /// outcome.
 pub fn socket_ops(data: &[u8]) {
     let Some((setup, peace, steps)) = read_run(data) else { return };
@@ -24,7 +25,7 @@ pub fn socket_ops(data: &[u8]) {
     assert!(world.settle(peace, LONG), "{:?} {:?}", world.socket.status(), world.socket);
 }
 
-/// The run that these bytes stand for.
+/// The run that these bytes encode.
 pub fn read_run(data: &[u8]) -> Option<(Setup, Peace, Vec<Step>)> {
     let mut reader = Reader(data);
     let (setup, peace) = setup(&mut reader)?;
@@ -44,7 +45,7 @@ fn setup(reader: &mut Reader<'_>) -> Option<(Setup, Peace)> {
         auto_join: flag(3),
         credentials_refreshed: flag(4),
         join_concurrency: usize::from(limits & 3) + 1,
-        // As often as not a bound that is met.
+        // In about half of the runs, a bound that is reached.
         pushes_in_flight_max: if seed & 1 == 1 { usize::from(seed >> 1 & 3) + 1 } else { 16_384 },
         max_retries: (limits >> 2 & 7).checked_sub(4).map(u32::from),
         max_elapsed: (limits >> 5)
@@ -60,7 +61,7 @@ fn setup(reader: &mut Reader<'_>) -> Option<(Setup, Peace)> {
 fn step(reader: &mut Reader<'_>) -> Option<Step> {
     let kind = reader.byte()?;
     let op = op(kind % 32, reader)?;
-    // Most drivers poll until there is nothing.
+    // Most drivers poll until no action is left.
     let polls = if kind < 192 { None } else { Some(kind >> 5 & 1) };
     Some(Step { op, polls })
 }

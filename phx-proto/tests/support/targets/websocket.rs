@@ -1,4 +1,5 @@
-//! Bytes of a server, or of a client, into the WebSocket machine and the upgrade before it.
+//! Passes the bytes of a server, or of a client, to the WebSocket machine and to the upgrade before
+//! it.
 
 use bytes::BytesMut;
 use phx_proto::Frame;
@@ -7,10 +8,11 @@ use phx_proto::websocket::{Endpoint, Event, Fault, Limits, State};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// The first byte: which side reads, and under which limits; the second one: how the rest is cut.
+/// The first byte selects the side that reads and its limits. The second byte selects how the rest is
+/// cut.
 ///
-/// However it is cut, the result is the same; texts are UTF-8, limits are kept, and what was received can
-/// be sent again and is received as it was.
+/// The result does not depend on the cuts. Texts are UTF-8 and limits are kept. Every received
+/// message can be sent again, and arrives unchanged.
 pub fn websocket_receive(data: &[u8]) {
     let [options, cut, stream @ ..] = data else { return };
     let is_server = options & 1 != 0;
@@ -49,7 +51,7 @@ pub fn websocket_receive(data: &[u8]) {
     send_again(messages, is_server, usize::from(*cut));
 }
 
-/// Everything that came of a stream, with what the endpoint has to write at its end.
+/// Every event of a stream, and the bytes that the endpoint has to write at its end.
 fn receive(
     mut endpoint: Endpoint,
     stream: &[u8],
@@ -65,7 +67,7 @@ fn receive(
                 Err(found) => assert!(fault.replace(found).is_none(), "one fault"),
             }
         }
-        // What is left is the frame that is arriving.
+        // The remaining bytes belong to a frame that has not arrived in full.
         assert!(fault.is_none() || buffer.is_empty());
     }
     let state = endpoint.state();
@@ -74,7 +76,7 @@ fn receive(
     (events, fault, state, out.into())
 }
 
-/// Sends messages in fragments to the other side, which reads them as they were.
+/// Sends messages in fragments to the other side, which receives them unchanged.
 fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
     let limits = Limits { fragment_bytes, outbox_bytes_max: usize::MAX, ..Limits::default() };
     let (mut sender, reader) = if from_server {
@@ -97,13 +99,13 @@ fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
     assert!(received.eq(messages));
 }
 
-/// The answer to an upgrade, cut by the first byte: any other cut gives the same outcome.
+/// The answer to an upgrade, cut according to the first byte. Any other cut gives the same outcome.
 pub fn upgrade(data: &[u8]) {
     let Some((cut, answer)) = data.split_first() else { return };
     let whole = upgraded(answer, answer.len());
     for cut in [1, usize::from(*cut)] {
         match (&whole, upgraded(answer, cut)) {
-            // How early a malformed head is noticed varies, and with it the evidence.
+            // How soon a malformed head is detected depends on the cut, and so does the quoted text.
             (Err(UpgradeError::NotHttp { .. }), Err(UpgradeError::NotHttp { .. })) => {}
             (whole, pieces) => assert_eq!(*whole, pieces),
         }
@@ -114,7 +116,7 @@ pub fn upgrade(data: &[u8]) {
     }
 }
 
-/// The outcome, with the bytes behind the answer, at the end of the stream.
+/// The outcome at the end of the stream, with the bytes after the answer.
 fn upgraded(answer: &[u8], cut: usize) -> Result<Upgraded, UpgradeError> {
     let mut upgrade = Upgrade::new(&UpgradeRequest {
         host: "localhost",

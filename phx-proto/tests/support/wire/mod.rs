@@ -1,4 +1,4 @@
-//! An independent reading of frames, and generators of text that is nearly JSON.
+//! An independent parser of frames, and generators of text that is nearly JSON.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 

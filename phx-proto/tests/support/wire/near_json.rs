@@ -1,10 +1,11 @@
-//! Text that is JSON, or nearly: where a scanner and a parser are most likely to disagree.
+//! Text that is JSON or nearly JSON, in the places where a scanner and a parser most likely disagree.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// What goes between two tokens: mostly nothing, else any space, or what only looks like it.
+/// The text between two tokens: mostly nothing, else any whitespace, or characters that only look
+/// like it.
 fn space() -> impl Strategy<Value = String> {
     prop_oneof![
         300 => Just(String::new()),
@@ -104,7 +105,7 @@ fn object(known: &'static [(&'static str, MakeValue)]) -> BoxedStrategy<String> 
     let member = (space(), member, space(), space(), space())
         .prop_map(|(a, (key, value), b, c, d)| format!("{a}{key}{b}:{c}{value}{d}"))
         .boxed();
-    // Every known key once, in any order, is the usual case; any members at all the other one.
+    // Usually every known key occurs once, in any order. The other case has arbitrary members.
     let complete: Vec<BoxedStrategy<String>> = known
         .iter()
         .map(|(key, value)| {
@@ -126,7 +127,7 @@ fn payload() -> BoxedStrategy<String> {
     prop_oneof![1 => value(), 2 => reply].boxed()
 }
 
-/// A vsn 2.0.0 text frame, or nearly.
+/// A vsn 2.0.0 text frame, or text that is nearly one.
 pub fn v2_frame() -> impl Strategy<Value = Vec<u8>> {
     let five = (reference(), reference(), name(), event(), payload());
     let members = five.prop_flat_map(|(join_ref, msg_ref, topic, event, payload)| {
@@ -151,7 +152,8 @@ pub fn v2_frame() -> impl Strategy<Value = Vec<u8>> {
     damaged(text)
 }
 
-/// A reply of vsn 2.0.0 as Phoenix writes it, or nearly, with further members that it never has.
+/// A reply of vsn 2.0.0 as Phoenix writes it, or nearly, with further members that Phoenix never
+/// writes.
 pub fn compact_reply() -> impl Strategy<Value = Vec<u8>> {
     let status = || select(vec!["\"ok\"", "\"error\"", "\"okay\"", "\"\"", "ok", "null"]);
     let key = select(vec!["\"response\"", "\"status\"", "\"x\"", "\"\\\"\"", "\"\"", "x"]);
@@ -174,8 +176,8 @@ pub fn compact_reply() -> impl Strategy<Value = Vec<u8>> {
     damaged(text)
 }
 
-/// The tokens of a reply of vsn 2.0.0, some of them wrong: too many, or others. None of them reaches
-/// over its end or becomes another one beside its neighbour, so space may be put between any two.
+/// The tokens of a reply of vsn 2.0.0, with some wrong or superfluous ones. No two neighbours can be
+/// read as one token, so whitespace may be put between any two.
 pub fn reply_tokens() -> impl Strategy<Value = Vec<String>> {
     let plain = |text: &'static str| Just(text.to_owned());
     let wrong = || {
@@ -221,7 +223,7 @@ pub fn reply_tokens() -> impl Strategy<Value = Vec<String>> {
     })
 }
 
-/// A vsn 1.0.0 text frame, or nearly.
+/// A vsn 1.0.0 text frame, or text that is nearly one.
 pub fn v1_frame() -> impl Strategy<Value = Vec<u8>> {
     let message = object(&[
         ("topic", || name().boxed()),
@@ -234,7 +236,7 @@ pub fn v1_frame() -> impl Strategy<Value = Vec<u8>> {
     damaged(text)
 }
 
-/// What stands before and behind the frame.
+/// The text before and after the frame.
 fn ends() -> impl Strategy<Value = (String, String)> {
     let back = prop_oneof![
         30 => space(),
@@ -294,12 +296,12 @@ fn apply(mut bytes: Vec<u8>, damages: &[Damage]) -> Vec<u8> {
     bytes
 }
 
-/// The bytes of a text: mostly as they are, else with a few changes.
+/// The bytes of a text: mostly unchanged, else with a few changes.
 pub fn damaged(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     damaged_bytes(text.prop_map(String::into_bytes))
 }
 
-/// Bytes: mostly as they are, else with a few changes.
+/// Bytes: mostly unchanged, else with a few changes.
 pub fn damaged_bytes(bytes: impl Strategy<Value = Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
     let damages = prop_oneof![4 => Just(Vec::new()), 1 => vec(damage(), 1..4)];
     (bytes, damages).prop_map(|(bytes, damages)| apply(bytes, &damages))

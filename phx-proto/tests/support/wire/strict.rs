@@ -1,7 +1,8 @@
-//! An independent, strict reading of whole text frames by `serde_json`: slow, and evidently correct.
+//! An independent, strict parser of whole text frames with `serde_json`: slow, and evidently correct.
 //!
-//! The decoders scan the envelope and leave the payload alone. Their result, with each part then
-//! parsed strictly, must be what this reading finds, and be refused when this refuses.
+//! The decoders scan the envelope and do not parse the payload. After each part of their result is
+//! parsed strictly, the result must equal that of this parser, and must be an error if this parser
+//! returns one.
 
 use std::fmt;
 
@@ -77,7 +78,8 @@ fn read_body(event: String, payload: &str) -> Option<(String, String)> {
     }
     let members = serde_json::from_str::<Pairs>(payload).ok()?.0;
     let last = |name: &str| members.iter().rfind(|(key, _)| key == name);
-    // Of several statuses the one in front counts, else the last one.
+    // If there are several statuses and the first member is one, it counts. Otherwise the last one
+    // counts.
     let status = members.first().filter(|(key, _)| key == "status").or_else(|| last("status"));
     let status = read_string(status?.1.get())?;
     Some((format!("phx_reply/{status}"), last("response")?.1.get().to_owned()))
@@ -87,7 +89,7 @@ fn read_string(text: &str) -> Option<String> {
     serde_json::from_str(text).ok()
 }
 
-/// A ref of ours is a canonical decimal, as a string or as a number.
+/// A ref of the client is a canonical decimal number, as a string or as a number.
 fn read_ref(text: &str) -> Option<WireRef> {
     if text == "null" {
         return Some(WireRef::Null);
@@ -98,7 +100,7 @@ fn read_ref(text: &str) -> Option<WireRef> {
     Some(number.map_or(WireRef::Foreign, |number| WireRef::Ref(Ref::from_u64(number))))
 }
 
-/// The members of an object in their order, repeated ones too.
+/// The members of an object in their order, with repeated ones.
 struct Pairs(Vec<(String, Box<RawValue>)>);
 
 impl<'de> Deserialize<'de> for Pairs {

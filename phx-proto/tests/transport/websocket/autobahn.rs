@@ -1,9 +1,9 @@
-//! The cases of the Autobahn test suite for clients, by their numbers: the frames of the server, and the
-//! answers of an echoing client by the strict reading.
+//! The cases of the Autobahn test suite for clients, by their numbers: the frames of the server, and
+//! the answers that the suite's strict reading expects of an echoing client.
 //!
-//! The client answers each event at once, as the suite's own clients do: 2.10 and 2.11 expect a pong
-//! for every one of ten pings. It sends messages in one frame, because the suite takes a ping between
-//! fragments for an answer that it did not expect.
+//! The client answers each event at once, like the suite's own clients: 2.10 and 2.11 expect a pong
+//! for each of ten pings. It sends each message in one frame, because the suite takes a ping between
+//! fragments for an unexpected answer.
 
 use std::slice;
 
@@ -16,7 +16,7 @@ use super::support::{
 };
 
 const HELLO: &[u8] = b"Hello, world!";
-/// Valid UTF-8 of more than one byte for each character.
+/// Valid UTF-8 with more than one byte per character.
 const KOSME: &[u8] = b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5";
 const NORMAL: Option<u16> = Some(1000);
 const PROTOCOL_ERROR: Option<u16> = Some(1002);
@@ -27,7 +27,7 @@ struct Client {
     endpoint: Endpoint,
     buffer: BytesMut,
     answers: Vec<Item>,
-    /// The code of its close frame, once it has sent one.
+    /// The code of its close frame, if it has sent one.
     closed: Option<Option<u16>>,
 }
 
@@ -76,8 +76,8 @@ impl Client {
     }
 }
 
-/// Plays a case: the frames in pieces of so many bytes, then, if the client has not closed the
-/// connection, a close frame with 1000.
+/// Plays a case: feeds the frames in pieces of this size. If the client has not closed the connection
+/// then, it receives a close frame with 1000.
 fn play(case: &str, frames: &[Raw], chop: usize, answers: &[Item], code: Option<u16>) {
     let mut client = Client::new();
     let stream: Vec<u8> = frames.iter().flat_map(Raw::bytes).collect();
@@ -87,18 +87,18 @@ fn play(case: &str, frames: &[Raw], chop: usize, answers: &[Item], code: Option<
     if client.closed.is_none() {
         client.read(&raw(CLOSE, close_payload(1000, b"")).bytes());
     }
-    // Not `assert_eq`: some have megabytes.
+    // No `assert_eq`, because some answers have megabytes.
     assert!(client.answers == answers, "case {case}: {} answers", client.answers.len());
     assert_eq!(client.closed, Some(code), "case {case}");
     assert_eq!(client.endpoint.state(), State::Closed, "case {case}");
 }
 
-/// A case whose frames arrive at once.
+/// A case whose frames arrive in one read.
 fn case(name: &str, frames: &[Raw], answers: &[Item], code: Option<u16>) {
     play(name, frames, usize::MAX, answers, code);
 }
 
-/// Cases that differ in how the bytes are cut: at once, frame by frame, byte by byte.
+/// Three cases that differ in the cuts: one read, one read per frame, one read per byte.
 fn chopped(names: [&str; 3], frames: &[Raw], answers: &[Item], code: Option<u16>) {
     play(names[0], frames, usize::MAX, answers, code);
     for frame in frames.iter().map(|frame| frame.bytes().len()).take(1) {
@@ -115,7 +115,7 @@ fn pong(payload: impl Into<Vec<u8>>) -> Item {
     Item::Pong(payload.into())
 }
 
-/// Framing: text and binary messages of all forms of the length.
+/// Framing: text and binary messages with every form of the length.
 #[test]
 fn autobahn_1_framing() {
     for (at, length) in [0, 125, 126, 127, 128, 65_535, 65_536, 65_536].into_iter().enumerate() {
@@ -217,7 +217,7 @@ fn autobahn_5_fragmentation() {
     play("5.20", &frames, 11, &answers, NORMAL);
 }
 
-/// A text in fragments of so many bytes.
+/// A text in fragments of this size.
 fn fragments(opcode: u8, payload: &[u8], size: usize) -> Vec<Raw> {
     let mut frames: Vec<Raw> = payload
         .chunks(size)
@@ -252,11 +252,12 @@ fn autobahn_6_1_to_6_3_texts() {
     case("6.3.2", &fragments(TEXT, &invalid, 1), &[], INVALID_PAYLOAD);
 }
 
-/// Fail fast: the client closes before the rest behind the invalid byte has been sent.
+/// Fail fast: the client closes before the bytes after the invalid one are sent.
 #[test]
 fn autobahn_6_4_fails_fast() {
     let payload = [KOSME, b"\xf4\x90\x80\x80edited"].concat();
-    // The second part of 6.4.1 has the byte that is wrong in its middle; that of 6.4.2 ends with it.
+    // In 6.4.1 the second part contains the invalid byte in its middle. In 6.4.2 it ends with that
+    // byte.
     for (name, cuts) in [("6.4.1", [11, 15]), ("6.4.2", [12, 13])] {
         let mut client = Client::new();
         client.read(&raw(TEXT, &payload[..cuts[0]]).not_final().bytes());
@@ -287,7 +288,7 @@ fn autobahn_6_5_to_6_23_sequences() {
             b"hello\xf0\xa4\xad\xa2world",
             KOSME,
         ]),
-        // All prefixes: those that end within a character are not UTF-8.
+        // All prefixes of a text. Those that end within a character are not UTF-8.
         (1..=KOSME.len())
             .map(|end| ([2, 5, 7, 9, 11].contains(&end), KOSME[..end].to_vec()))
             .collect(),
@@ -306,14 +307,14 @@ fn autobahn_6_5_to_6_23_sequences() {
             vec![(false, (0x80..0xbf).collect())],
         ]
         .concat(),
-        // Lonely start characters.
+        // Start bytes without continuation bytes.
         [(0xc0, 0xdf), (0xe0, 0xef), (0xf0, 0xf7), (0xf8, 0xfb), (0xfc, 0xfd)]
             .map(|(from, to)| (false, (from..to).flat_map(|lead| [lead, b' ']).collect()))
             .to_vec(),
         invalid(&TRUNCATED),
         vec![(false, TRUNCATED.concat())],
         invalid(&[b"\xfe", b"\xff", b"\xfe\xfe\xff\xff"]),
-        // Overlong forms of a slash, of the last character of a length, of NUL.
+        // Overlong forms of a slash, of the last character of each length, and of NUL.
         invalid(&[
             b"\xc0\xaf",
             b"\xe0\x80\xaf",
@@ -395,7 +396,7 @@ fn invalid(texts: &[&[u8]]) -> Vec<(bool, Vec<u8>)> {
     texts.iter().map(|text| (false, text.to_vec())).collect()
 }
 
-/// The last two code points of every plane: no characters, but UTF-8.
+/// The last two code points of every plane. They are not characters, but they are valid UTF-8.
 fn non_characters() -> Vec<(bool, Vec<u8>)> {
     let planes = (0..=16_u32).flat_map(|plane| [plane << 16 | 0xfffe, plane << 16 | 0xffff]);
     let texts = planes.map(|code| char::from_u32(code).expect("a scalar value").to_string());
@@ -427,8 +428,8 @@ fn autobahn_7_1_to_7_5_close_frames() {
     case("7.5.1", &[close(&close_payload(1000, &reason))], &[], INVALID_PAYLOAD);
 }
 
-/// 7.7 has the codes that may be sent, and 7.9 and 7.13 those that may not. 7.13 is informational:
-/// 5000 and above are undefined by the RFC.
+/// 7.7 has the codes that may be sent. 7.9 and 7.13 have those that may not. 7.13 is informational,
+/// because the RFC does not define codes from 5000.
 #[test]
 fn autobahn_7_7_to_7_13_close_codes() {
     let valid = [
@@ -448,7 +449,7 @@ fn autobahn_7_7_to_7_13_close_codes() {
     }
 }
 
-/// Sizes: large messages, in one frame, in fragments, and in small reads.
+/// Sizes: large messages in one frame, in fragments, and in small reads.
 #[test]
 fn autobahn_9_1_to_9_6_sizes() {
     let ascii = |length: usize| b"BAsd7&jh23".iter().copied().cycle().take(length).collect();
@@ -480,7 +481,7 @@ fn size(name: &str, opcode: u8, payload: Vec<u8>, fragment: usize, chop: usize) 
     play(name, &frames, chop, &[echo], NORMAL);
 }
 
-/// A thousand messages of each size, back and forth.
+/// A thousand messages of each size are sent and echoed.
 #[test]
 fn autobahn_9_7_and_9_8_round_trips() {
     for opcode in [TEXT, BINARY] {

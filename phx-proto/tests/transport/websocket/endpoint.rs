@@ -34,7 +34,7 @@ fn failed(endpoint: &mut Endpoint, frames: &[Raw]) -> Violation {
     receive(endpoint, [&bytes[..]]).violation.expect("a violation")
 }
 
-/// Ten frames in one read: their payloads are parts of the buffer, and nothing is copied.
+/// Ten frames arrive in one read. Their payloads are slices of the buffer, and nothing is copied.
 #[test]
 fn messages_are_slices_of_the_buffer() {
     let stream: Vec<u8> = (0..10).flat_map(|at| raw(TEXT, vec![b'a' + at; 64]).bytes()).collect();
@@ -77,7 +77,8 @@ fn latest_ping_is_answered() {
     assert_eq!(written(&mut endpoint), []);
 }
 
-/// RFC 6455, section 5.5.2: unless a close frame was received. Our own close frame changes nothing.
+/// RFC 6455, section 5.5.2: a ping is answered unless a close frame was received. The endpoint's own
+/// close frame does not change that.
 /// Protocol: HB-8.
 #[test]
 fn ping_is_answered_until_close_is_received() {
@@ -92,6 +93,8 @@ fn ping_is_answered_until_close_is_received() {
     assert_eq!(written(&mut endpoint), []);
 }
 
+/// A long message is sent in fragments, with a ping after each fragment but the last. The pong to a
+/// ping acknowledges the bytes before it.
 /// Protocol: LIMIT-4.
 #[test]
 fn long_message_is_sent_in_fragments_with_pings() {
@@ -110,10 +113,11 @@ fn long_message_is_sent_in_fragments_with_pings() {
     assert_eq!(written(&mut endpoint), expected);
     assert_eq!((endpoint.upload().transmitted, endpoint.upload().acknowledged), (14, 0));
 
-    // The latest ping only may be answered.
+    // Only the pong to the latest ping acknowledges bytes.
     assert_eq!(read(&mut endpoint, &raw(PONG, probe(8))), Ok(Some(Event::Acknowledged(8))));
     assert_eq!(endpoint.upload().acknowledged, 8);
-    // Older, never sent, and no probe at all.
+    // Pongs to older pings, to pings that were never sent, and to pings of another kind acknowledge
+    // nothing.
     for payload in [probe(4), probe(8), probe(9), probe(14), b"phx+".to_vec(), b"x".to_vec()] {
         let pong = Ok(Some(Event::Pong(payload.clone().into())));
         assert_eq!(read(&mut endpoint, &raw(PONG, payload)), pong);
@@ -121,7 +125,7 @@ fn long_message_is_sent_in_fragments_with_pings() {
     assert_eq!(endpoint.upload().acknowledged, 8);
 }
 
-/// Pongs, pings and messages: control frames do not wait for the fragments.
+/// Pongs, pings and messages in one outbox: control frames do not wait for the end of the fragments.
 #[test]
 fn control_frames_go_between_fragments() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 2, ..Limits::default() });
@@ -135,6 +139,7 @@ fn control_frames_go_between_fragments() {
     assert_eq!(opcodes, [PONG, PING, PING, CONTINUATION]);
 }
 
+/// A ping that is too long, or after a close, is refused.
 /// Protocol: LIMIT-3.
 #[test]
 fn unsendable_ping_is_refused() {
@@ -154,23 +159,23 @@ fn outbox_is_bounded() {
     assert_eq!((endpoint.send(frame()), endpoint.send(frame())), (Ok(()), Ok(())));
     assert_eq!(endpoint.send(frame()), Err(SendError::Full(frame())));
     assert_eq!(endpoint.queued(), 2);
-    // A message that is under way counts until its last fragment is out.
+    // A message that is being sent counts until its last fragment is written.
     let mut out = BytesMut::new();
     endpoint.poll_transmit(&mut out, 1, || KEY);
     assert_eq!((endpoint.queued(), endpoint.send(frame())), (2, Err(SendError::Full(frame()))));
     endpoint.poll_transmit(&mut out, 100, || KEY);
     assert_eq!((endpoint.queued(), endpoint.send(frame())), (1, Ok(())));
-    // Longer than the outbox: accepted when it is the only one.
+    // A message that is longer than the outbox is accepted if the outbox is empty.
     transmitted(&mut endpoint);
     let long = Frame::Binary(vec![0; 1_000].into());
     assert_eq!(
         (endpoint.send(long), endpoint.send(frame())),
         (Ok(()), Err(SendError::Full(frame())))
     );
-    // The outbox is full at exactly the limit.
+    // At exactly the limit, the outbox is full.
     let mut exact = Endpoint::client(&Limits { outbox_bytes_max: 60 + 64, ..limits });
     assert_eq!((exact.send(frame()), exact.send(frame())), (Ok(()), Err(SendError::Full(frame()))));
-    // Messages of no bytes are bounded, too.
+    // Empty messages are bounded too.
     transmitted(&mut endpoint);
     let empty = || Frame::Text(Bytes::new());
     let accepted = (0..100).take_while(|_| endpoint.send(empty()).is_ok()).count();
@@ -187,13 +192,14 @@ fn invalid_utf8_text_is_not_sent() {
     assert_eq!(endpoint.queued(), 2);
 }
 
+/// A close frame is sent after the messages that were accepted before it.
 /// Protocol: CLOSE-10.
 #[test]
 fn close_goes_behind_accepted_messages() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 2, ..Limits::default() });
     endpoint.send(Frame::from("abc")).expect("there is room");
     endpoint.close(4000, "bye").expect("a sendable code");
-    // The first one counts.
+    // The first close counts.
     endpoint.close(1000, "").expect("a sendable code");
     assert_eq!(endpoint.state(), State::Closing);
     let refused = endpoint.send(Frame::from("late"));
@@ -218,8 +224,8 @@ fn unsendable_code_does_not_close() {
     assert_eq!((endpoint.state(), written(&mut endpoint)), (State::Open, vec![]));
 }
 
-/// The answer echoes the code, and is sent before everything else: before queued messages, and
-/// before the rest of a message.
+/// The answer to the peer's close frame echoes the code. It is sent before everything else: before
+/// queued messages, and before the rest of a message.
 #[test]
 fn peer_close_is_answered_at_once() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 2, ..Limits::default() });
@@ -236,7 +242,8 @@ fn peer_close_is_answered_at_once() {
     assert_eq!(endpoint.state(), State::Closed);
 }
 
-/// Our close frame waits behind messages when the peer's arrives: the answer is sent instead of it.
+/// The endpoint's close frame still waits behind messages when the peer's close frame arrives. The
+/// answer is sent instead.
 #[test]
 fn waiting_close_is_replaced_by_answer() {
     let mut endpoint = client();
@@ -254,13 +261,13 @@ fn violation_is_answered_with_its_code() {
     let violation = Violation::LengthNotMinimal { length: 5 };
     assert_eq!(endpoint.poll_event(&mut buffer), Err(Fault::Violation(violation)));
     assert_eq!((buffer.len(), endpoint.poll_event(&mut buffer)), (0, Ok(None)));
-    // What was to be sent is dropped.
+    // Queued messages are dropped.
     assert_eq!(endpoint.queued(), 0);
     let reason = b"the length 5 is not written in its shortest form";
     assert_eq!(written(&mut endpoint), [(true, CLOSE, close_payload(1002, reason))]);
     assert_eq!((endpoint.state(), endpoint.handle_eof()), (State::Closed, Ok(())));
 
-    // Behind our own close frame there is no second one.
+    // After the endpoint's own close frame, no second one is sent.
     let mut endpoint = client();
     endpoint.close(1000, "").expect("a sendable code");
     transmitted(&mut endpoint);
@@ -268,7 +275,7 @@ fn violation_is_answered_with_its_code() {
     assert_eq!((written(&mut endpoint), endpoint.state()), (vec![], State::Closed));
 }
 
-/// Each violation with its clause and the code that answers it.
+/// Each violation has its clause of the RFC, and the code of the close frame that answers it.
 #[test]
 fn violations_name_their_clause() {
     let text = || raw(TEXT, "a").not_final();
@@ -331,7 +338,8 @@ fn violations_name_their_clause() {
     assert_eq!((unmasked.clause(), unmasked), ("5.1", Violation::UnmaskedByClient));
 }
 
-/// A length of 125 in 16 bits violates the RFC, one of 126 does not; likewise 65,535 in 64 bits.
+/// A length of 125 in 16 bits violates the RFC, and a length of 126 does not. The same holds for
+/// 65,535 and 65,536 in 64 bits.
 #[test]
 fn length_forms_meet_without_a_gap() {
     for (length, length_bytes, is_right) in [
@@ -363,7 +371,7 @@ fn transmit_stops_at_maximum() {
     assert_eq!((endpoint.poll_transmit(&mut out, 21, || KEY), out.len()), (10, 30));
 }
 
-/// A caller that loses bytes of the frame that is arriving loses the connection, and nothing panics.
+/// If a caller loses bytes of an incomplete frame, the connection fails, but nothing panics.
 #[test]
 fn lost_buffer_bytes_do_not_panic() {
     let mut endpoint = client();
@@ -375,7 +383,7 @@ fn lost_buffer_bytes_do_not_panic() {
     assert!(matches!(endpoint.poll_event(&mut buffer), Ok(Some(Event::Message(_)))));
 }
 
-/// Messages and frames of exactly the limits are received.
+/// Messages and frames of exactly the maximum sizes are received.
 #[test]
 fn limits_are_exact() {
     let limits = Limits {
@@ -386,7 +394,7 @@ fn limits_are_exact() {
         ..Limits::default()
     };
     let part = |payload: &str| raw(CONTINUATION, payload).not_final();
-    // The first fragment counts, too.
+    // The first fragment counts too.
     let none = Limits { empty_fragments_max: 0, ..limits };
     let violation = failed(&mut Endpoint::client(&none), &[raw(TEXT, "").not_final()]);
     assert_eq!(violation, Violation::TooManyEmptyFragments { max: 0 });
@@ -395,7 +403,7 @@ fn limits_are_exact() {
         vec![raw(TEXT, "12345678").not_final(), raw(CONTINUATION, "90")],
         vec![raw(TEXT, "1").not_final(), part("2"), raw(CONTINUATION, "3")],
         vec![raw(TEXT, "").not_final(), part(""), raw(CONTINUATION, "1")],
-        // A whole message is no fragment, and a control frame no part of one.
+        // An unfragmented message is not a fragment, and a control frame is not part of a message.
         vec![raw(TEXT, ""), raw(TEXT, ""), raw(TEXT, "")],
         vec![raw(TEXT, "12345678").not_final(), raw(PING, [0; 125]), raw(CONTINUATION, "90")],
     ] {
@@ -404,7 +412,7 @@ fn limits_are_exact() {
         assert_eq!(outcome.violation, None, "{frames:?}");
         assert!(matches!(outcome.items.last(), Some(Item::Text(_))), "{frames:?}");
     }
-    // The next message has its own budget.
+    // The next message has its own limit.
     let frames: Vec<Raw> = (0..3)
         .flat_map(|_| [raw(TEXT, "").not_final(), part(""), raw(CONTINUATION, "12345678")])
         .collect();
@@ -419,14 +427,15 @@ fn eof_without_close_frame_is_fault() {
     endpoint.close(1000, "").expect("a sendable code");
     transmitted(&mut endpoint);
     assert_eq!((endpoint.handle_eof(), endpoint.state()), (Err(Fault::Eof), State::Closed));
-    // The second call is not another end.
+    // The second call has the same result.
     assert_eq!(endpoint.handle_eof(), Ok(()));
 
-    // The answer to the peer's close frame need not have gone out.
+    // The answer to the peer's close frame need not have been written.
     let mut endpoint = client();
     read(&mut endpoint, &raw(CLOSE, "")).expect("no fault");
     assert_eq!(endpoint.handle_eof(), Ok(()));
-    // Nor the one to a violation, which was the fault.
+    // The answer to a violation need not have been written either; the violation was reported
+    // already.
     let mut endpoint = client();
     failed(&mut endpoint, &[raw(3, "")]);
     assert_eq!((endpoint.handle_eof(), written(&mut endpoint)), (Ok(()), vec![]));
@@ -447,8 +456,8 @@ const ANSWER: &[u8] =
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
     Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-/// From the request to a message, whatever pieces the server's bytes come in: the bytes behind its
-/// answer in the same read are frames.
+/// The upgrade and the first message in one stream, cut in any way. Bytes after the server's answer
+/// in the same read are frames.
 #[test]
 fn upgrade_is_the_first_phase() {
     let stream = [ANSWER, &raw(TEXT, "hello").bytes(), &raw(CLOSE, "").bytes()].concat();
@@ -499,7 +508,7 @@ fn refused_upgrade_is_a_fault() {
     assert!(matches!(&eof, Fault::Upgrade(error) if matches!(**error, UpgradeError::Eof { .. })));
 }
 
-/// Payloads, reasons, keys and the request stay out of logs.
+/// `Debug` shows only lengths, so payloads, reasons, keys and the request do not appear in logs.
 #[test]
 fn debug_shows_lengths_only() {
     let secret = "s3cret-payload";
@@ -533,7 +542,7 @@ fn debug_shows_lengths_only() {
     assert!(!shown.contains("s3cret") && shown.contains("14"), "{shown}");
 }
 
-/// A step of two endpoints that talk to each other.
+/// A step in the exchange between two endpoints.
 #[derive(Clone, Debug)]
 enum Step {
     Send { from: usize, is_text: bool, text: String },
@@ -555,7 +564,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A client and a server, and what is on its way between them.
+/// A client and a server, and the bytes in transit between them.
 struct Pair {
     ends: [Endpoint; 2],
     ways: [BytesMut; 2],
@@ -605,7 +614,8 @@ impl Pair {
                     let upload = self.ends[to].upload();
                     assert!(count == upload.acknowledged && count <= upload.transmitted);
                     let read: usize = self.received[from].iter().map(Frame::len).sum();
-                    // All of the messages before were read; the one under way in part.
+                    // All earlier messages were read. The message that is being sent was read in
+                    // part.
                     assert!(read as u64 <= upload.transmitted);
                 }
                 Some(_) => {}
@@ -639,7 +649,7 @@ impl Pair {
         }
     }
 
-    /// Until nothing is left to write and to carry.
+    /// Transmits until neither end has anything to write and nothing is in transit.
     fn settle(&mut self) {
         while (0..2).map(|from| self.transmit(from, 1_000) + self.carry(from, 1_000)).sum::<usize>()
             > 0
@@ -650,8 +660,8 @@ impl Pair {
 proptest! {
     #![proptest_config(cases(256, regressions!("websocket")))]
 
-    /// Every accepted message arrives, in order, until an end closes: then a prefix of what was
-    /// accepted arrives, and both ends close in order.
+    /// Every accepted message arrives, in order, until an end closes. After that, a prefix of the
+    /// accepted messages arrives, and both ends complete the closing handshake.
     #[test]
     fn two_endpoints_interoperate(
         steps in vec(step(), 0..60), fragment_bytes in 1..40_usize, outbox_bytes_max in 1..400_usize,
@@ -673,8 +683,8 @@ proptest! {
                 prop_assert_eq!(accepted, received);
                 let bytes: usize = accepted.iter().map(Frame::len).sum();
                 prop_assert_eq!(pair.ends[from].upload().transmitted, bytes as u64);
-                // All but the last fragment of the last long message was acknowledged, if no later ping
-                // was answered instead.
+                // All fragments of the last long message but the last one were acknowledged, unless a
+                // later ping was answered instead.
                 let long = accepted.iter().rposition(|frame| frame.len() > fragment_bytes);
                 let through: usize = long.map_or(0, |at| accepted[..=at].iter().map(Frame::len).sum());
                 let acknowledged = pair.ends[from].upload().acknowledged as usize;

@@ -1,7 +1,9 @@
-//! tungstenite as the oracle: the same bytes, cut differently, have the same result in both.
+//! tungstenite as the oracle: the same bytes, cut in different ways, have the same result in both
+//! implementations.
 //!
-//! Where they differ, tungstenite departs from RFC 6455, and [`expected_of_tungstenite`] has the case
-//! with its clause. What both read is also fed to our server and written by our sender.
+//! Where the results differ, tungstenite departs from RFC 6455, and [`expected_of_tungstenite`] lists
+//! the case with its clause. Messages that both read are also passed to the server and the sender of
+//! this crate.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -20,18 +22,18 @@ use super::support::{
     receive, transmitted,
 };
 
-/// The most bytes of a message or a frame.
+/// The maximum size of a message or a frame in bytes.
 const MAX: usize = 600;
 
 pub(crate) fn limits() -> Limits {
     Limits { message_bytes_max: MAX, frame_bytes_max: MAX, ..Limits::default() }
 }
 
-/// Frames that break no rule, and perhaps one among them that does.
+/// Frames without a violation, and possibly one frame with a violation.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) frames: Vec<Raw>,
-    /// How many bytes are cut off its end.
+    /// The number of bytes cut off the end.
     pub(crate) cut_off: usize,
 }
 
@@ -42,14 +44,14 @@ impl Stream {
         bytes
     }
 
-    /// The stream as a client sends it: masking of every frame is inverted.
+    /// The stream as a client would send it: the masking of every frame is inverted.
     pub(crate) fn of_a_client(mut self) -> Self {
         self.frames.iter_mut().for_each(|frame| frame.masked ^= true);
         self
     }
 }
 
-/// A message in fragments, with control frames between them; or a control frame alone.
+/// A message in fragments with control frames between them, or a single control frame.
 fn wish() -> impl Strategy<Value = Vec<Raw>> {
     let control = (select(vec![PING, PONG]), vec(any::<u8>(), 0..126))
         .prop_map(|(opcode, payload)| raw(opcode, payload));
@@ -70,7 +72,7 @@ fn wish() -> impl Strategy<Value = Vec<Raw>> {
                 start = end;
             }
             frames.push(raw(opcode, &payload[start..]));
-            // All but the first of its frames continue it.
+            // All frames of a message but the first are continuations.
             let data = frames.iter_mut().filter(|frame| frame.opcode == opcode);
             data.skip(1).for_each(|frame| frame.opcode = CONTINUATION);
             frames
@@ -79,7 +81,7 @@ fn wish() -> impl Strategy<Value = Vec<Raw>> {
     prop_oneof![4 => message, 1 => control.prop_map(|frame| vec![frame])]
 }
 
-/// Close frames, right and wrong.
+/// Valid and invalid close frames.
 fn close() -> impl Strategy<Value = Raw> {
     let code = prop_oneof![
         select(vec![1000, 1001, 1007, 1012, 1013, 1014, 3000, 4999]),
@@ -87,7 +89,7 @@ fn close() -> impl Strategy<Value = Raw> {
         any::<u16>(),
     ];
     let reason = prop_oneof![
-        // In what was received, this character stands for bytes that are not UTF-8.
+        // In a received reason, this character stands for bytes that are not UTF-8.
         4 => "\\PC{0,20}".prop_map(|text| text.replace('\u{fffd}', "?").into_bytes()),
         1 => vec(any::<u8>(), 0..20),
     ];
@@ -98,7 +100,7 @@ fn close() -> impl Strategy<Value = Raw> {
     payload.prop_map(|payload| raw(CLOSE, payload))
 }
 
-/// A frame that breaks a rule wherever it stands, or only where it does not belong.
+/// A frame that violates the RFC anywhere, or only in some places.
 fn bad() -> impl Strategy<Value = Raw> {
     let payload = vec(any::<u8>(), 0..40);
     let any_opcode = select(vec![CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG]);
@@ -111,7 +113,7 @@ fn bad() -> impl Strategy<Value = Raw> {
             .prop_map(|(opcode, payload)| raw(opcode, payload).not_final()),
         (select(vec![CLOSE, PING, PONG]), 126..400_usize)
             .prop_map(|(opcode, length)| raw(opcode, vec![3; length])),
-        // Where they do not belong.
+        // These frames violate the RFC only in some places.
         payload.clone().prop_map(|payload| raw(CONTINUATION, payload)),
         payload.clone().prop_map(|payload| raw(BINARY, payload)),
         (select(vec![TEXT, BINARY, PING]), payload.clone())
@@ -145,7 +147,7 @@ pub(crate) fn sizes() -> impl Strategy<Value = Vec<usize>> {
     prop_oneof![vec(1..5_usize, 1..4), vec(1..700_usize, 1..4), Just(Vec::new())]
 }
 
-/// Bytes to be read in pieces, and what was written.
+/// A stream that returns bytes in pieces, and keeps the bytes that are written.
 struct Stage<'a> {
     pieces: VecDeque<&'a [u8]>,
     written: Vec<u8>,
@@ -174,14 +176,14 @@ impl Write for Stage<'_> {
     }
 }
 
-/// The verdict on a stream, by the close code that answers it.
+/// The result of a stream, by the close code that answers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     NoFault,
     Fault(u16),
 }
 
-/// The result of tungstenite for a stream, up to the first close frame.
+/// The events and the result of tungstenite for a stream, up to the first close frame.
 fn tungstenite(role: Role, max: usize, pieces: Vec<&[u8]>) -> (Vec<Item>, Verdict) {
     let config = WebSocketConfig::default().max_message_size(Some(max)).max_frame_size(Some(max));
     let mut context = WebSocketContext::new(role, Some(config));
@@ -211,23 +213,24 @@ fn tungstenite(role: Role, max: usize, pieces: Vec<&[u8]>) -> (Vec<Item>, Verdic
     }
 }
 
-/// The result that tungstenite must reach where ours is this; `None` where it reads on although the
-/// connection has failed according to RFC 6455.
+/// The result that tungstenite must have if this crate has `ours`. `None` if tungstenite reads on
+/// although the connection has failed according to RFC 6455.
 fn expected_of_tungstenite(ours: &Outcome) -> Option<(Vec<Item>, Verdict)> {
     let mut items = ours.items.clone();
     let violation_close = Item::Close(Some(1002), "Protocol violation".to_owned());
     match &ours.violation {
         None => {
-            // Section 7.4.2 and the IANA registry: 1014 is defined. It is rewritten.
+            // Section 7.4.2 and the IANA registry: 1014 is defined. tungstenite rewrites it.
             if let Some(close @ Item::Close(Some(1014), _)) = items.last_mut() {
                 *close = violation_close;
             }
             Some((items, Verdict::NoFault))
         }
-        // Section 5.2: "the minimal number of bytes MUST be used to encode the length". Not checked.
+        // Section 5.2: "the minimal number of bytes MUST be used to encode the length". tungstenite
+        // does not check it.
         Some(Violation::LengthNotMinimal { .. }) => None,
-        // Section 7.4: a code that must not be sent is rewritten, and its reason is lost, unless the
-        // reason is not UTF-8.
+        // Section 7.4: tungstenite rewrites a code that must not be sent, and loses its reason,
+        // unless the reason is not UTF-8.
         Some(Violation::InvalidCloseCode { close }) => {
             if close.reason.contains('\u{fffd}') {
                 return Some((items, Verdict::Fault(1007)));
@@ -256,10 +259,11 @@ fn agrees(
         prop_assert!(oracle.0.starts_with(&outcome.items));
         return Ok(());
     };
-    // Section 7.1.7: a connection has failed at the first byte that is wrong. tungstenite judges frames
-    // that are complete.
+    // Section 7.1.7: a connection has failed at the first invalid byte. tungstenite judges only
+    // complete frames.
     let incomplete = stream.cut_off > 0 && oracle.1 == Verdict::NoFault;
-    // Two faults in one frame: a length over the limit is found before what is wrong with the rest.
+    // Two violations in one frame: tungstenite reports a length over the limit before any other
+    // violation.
     let too_long = stream.frames.iter().any(|frame| frame.payload.len() > MAX);
     let two_faults = too_long && oracle.1 == Verdict::Fault(1009);
     if oracle != expected && (incomplete || two_faults) && outcome.violation.is_some() {
@@ -283,8 +287,8 @@ proptest! {
         agrees(Role::Server, &stream.of_a_client(), &ours, &theirs)?;
     }
 
-    /// Messages of our client, in fragments and with pings between them, are read by the server of
-    /// tungstenite.
+    /// tungstenite's server reads the messages of this crate's client, which are in fragments with
+    /// pings between them.
     /// Protocol: LIMIT-3.
     #[test]
     fn tungstenite_reads_what_client_sends(
@@ -313,7 +317,7 @@ proptest! {
     }
 }
 
-/// Every first and second byte, alone and within a message.
+/// Every combination of the first and second byte, alone and within a message.
 #[test]
 fn every_header_is_judged_like_tungstenite() {
     let max = 1 << 17;
@@ -333,7 +337,8 @@ fn every_header_is_judged_like_tungstenite() {
                     127 => bytes.extend(65_536_u64.to_be_bytes()),
                     _ => {}
                 }
-                // What is behind the frame, fragments of texts that have begun within another, ends both.
+                // The bytes after the frame are first fragments of texts. Within another text they
+                // are invalid, so both readers end there.
                 let rest = if second & 0x7f == 127 { 65_600 } else { 300 };
                 bytes.extend_from_slice(&filler[..rest]);
                 let ours = receive(&mut Endpoint::client(&limits), [&bytes[..]]);

@@ -22,7 +22,7 @@ fn splits_alike(endpoint: &Endpoint, bytes: &[u8], sizes: &[usize]) -> Result<()
     Ok(())
 }
 
-/// Limits that the streams can reach.
+/// Limits that are low enough for the streams to reach them.
 fn tight() -> impl Strategy<Value = Limits> {
     (0..400_usize, 0..400_usize, 0..4_u32, 0..3_u32).prop_map(
         |(message, frame, fragments, empty)| Limits {
@@ -57,7 +57,7 @@ proptest! {
         }
     }
 
-    /// Later bytes do not change what was decided before.
+    /// Later bytes do not change events that were already returned.
     #[test]
     fn prefix_of_stream_gives_prefix(stream in stream(), at in any::<Index>()) {
         let endpoint = Endpoint::client(&limits());
@@ -72,8 +72,8 @@ proptest! {
     }
 }
 
-/// Every first and second byte, within a message and outside of one, for both roles: byte by byte
-/// the result is the same.
+/// Every combination of the first and second byte, within a message and outside of one, for both
+/// roles. The result is the same if the bytes arrive one by one.
 #[test]
 fn every_header_splits_alike() {
     let begun = raw(TEXT, "a").not_final();
@@ -84,7 +84,8 @@ fn every_header_splits_alike() {
         for before in [Vec::new(), Raw::bytes(&begun)] {
             for first in 0..=255 {
                 for second in 0..=255 {
-                    // A length of 257, or the beginning of one that is too long, and a little more.
+                    // A length of 257, or the beginning of a length over the limit, and some more
+                    // bytes.
                     let bytes =
                         [&before[..], &[first, second], &[1, 1, 1, 1, 0, 0, 0, 2, 0xff, 0x81]]
                             .concat();

@@ -1,5 +1,5 @@
-//! Frames written and read by hand, independently of the code under test, and an endpoint that is fed
-//! with pieces.
+//! Frames that are written and read independently of the code under test, and an endpoint that
+//! receives bytes in pieces.
 
 use bytes::{Buf, BytesMut};
 use phx_proto::Frame;
@@ -12,10 +12,10 @@ pub(crate) const CLOSE: u8 = 8;
 pub(crate) const PING: u8 = 9;
 pub(crate) const PONG: u8 = 10;
 
-/// The key that every masked frame of the tests has.
+/// The key of every masked frame in the tests.
 pub(crate) const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// A frame to be written, right or wrong.
+/// A frame to be written, valid or invalid.
 #[derive(Clone, Debug)]
 pub(crate) struct Raw {
     pub(crate) fin: bool,
@@ -23,11 +23,11 @@ pub(crate) struct Raw {
     pub(crate) opcode: u8,
     pub(crate) masked: bool,
     pub(crate) payload: Vec<u8>,
-    /// The size of the length in bytes, if it is not the smallest: 2 or 8.
+    /// The size of the length field in bytes, if it is not the smallest: 2 or 8.
     pub(crate) length_bytes: usize,
 }
 
-/// A whole frame of a server.
+/// An unfragmented frame of a server.
 pub(crate) fn raw(opcode: u8, payload: impl Into<Vec<u8>>) -> Raw {
     Raw { fin: true, rsv: 0, opcode, masked: false, payload: payload.into(), length_bytes: 0 }
 }
@@ -79,7 +79,7 @@ impl Raw {
 ///
 /// # Panics
 ///
-/// When one is cut short, or masked although it should not be, or the other way around.
+/// If a frame is cut short, or if its masking differs from `masked`.
 pub(crate) fn read_frames(mut bytes: &[u8], masked: bool) -> Vec<(bool, u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while !bytes.is_empty() {
@@ -100,14 +100,14 @@ pub(crate) fn read_frames(mut bytes: &[u8], masked: bool) -> Vec<(bool, u8, Vec<
     frames
 }
 
-/// The result of a stream.
+/// The result of reading a stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
     pub(crate) items: Vec<Item>,
     pub(crate) violation: Option<Violation>,
 }
 
-/// The received events, with their content, which their `Debug` does not show.
+/// A received event with its content, which the event's `Debug` does not show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Item {
     Text(Vec<u8>),
@@ -153,7 +153,7 @@ pub(crate) fn receive<'a>(
     outcome
 }
 
-/// A stream in pieces of these sizes, over and over.
+/// Cuts a stream into pieces of these sizes, which repeat.
 pub(crate) fn pieces<'a>(mut bytes: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     let mut sizes = sizes.iter().cycle();

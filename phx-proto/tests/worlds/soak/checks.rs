@@ -1,5 +1,5 @@
-//! What must hold after every step, judged from the outside: by the frames on the wire, the
-//! signals to the application, and what the test itself asked for.
+//! The invariants that hold after every step, judged from the outside: by the frames on the wire, the
+//! signals to the application, and the requests of the test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 const PRESENCES: &str = "presence:p";
 
-/// What is known of one client.
+/// The known facts about one client.
 #[derive(Debug)]
 pub struct Checks {
     client: ClientId,
@@ -23,11 +23,11 @@ pub struct Checks {
     /// Pushes without an outcome.
     pub pushes: BTreeMap<PushId, Made>,
     topics: BTreeMap<String, Seen>,
-    /// Of the one topic with presences.
+    /// The presences of the one topic that has any.
     presence: Presence,
-    /// Whether a state may have come before the ok of its join, which no server does.
+    /// Whether a presence state may arrive before the ok of its join. No server does that.
     pub replies_held: bool,
-    /// Joins on the present connection that nothing was heard of since.
+    /// Joins on the present connection that have no answer yet.
     unanswered: Vec<(String, String)>,
 }
 
@@ -35,26 +35,26 @@ pub struct Checks {
 #[derive(Clone, Debug)]
 pub struct Made {
     pub topic: String,
-    /// The number that an `echo` has to come back with.
+    /// The number that an `echo` must return.
     pub echo: Option<u64>,
 }
 
-/// What is known of one topic.
+/// The known facts about one topic.
 #[derive(Debug, Default)]
 struct Seen {
     joined: bool,
     ever_joined: bool,
-    /// The join_ref of the instance that the server may hold, as far as the client can know.
+    /// The join_ref of the instance that the server may hold, as far as the client can know it.
     live: Option<String>,
-    /// Why it is all right to join while the server holds an instance.
+    /// Why a join is allowed while the server holds an instance.
     may_replace: bool,
-    /// Left, and the end of the leave is not reported yet.
+    /// Whether the topic was left and the end of the leave is not reported yet.
     leaving: bool,
     /// The number of the last broadcast.
     last_broadcast: u64,
 }
 
-/// A frame as either codec writes it.
+/// A frame in the form of either codec.
 struct Message {
     join_ref: Option<String>,
     msg_ref: Option<String>,
@@ -79,7 +79,7 @@ impl Checks {
         }
     }
 
-    /// Looks at one event; the error names the invariant that it breaks.
+    /// Checks one event. The error names the invariant that does not hold.
     pub fn look(&mut self, event: &TraceEvent) -> Result<(), String> {
         match &event.what {
             What::Received(frame) => {
@@ -98,7 +98,7 @@ impl Checks {
         }
     }
 
-    /// Looks at the state between two steps.
+    /// Checks the state between two steps.
     pub fn state(&self, world: &World) -> Result<(), String> {
         let socket = world.socket(self.client);
         let joining =
@@ -108,7 +108,7 @@ impl Checks {
         }
         let stats = socket.stats();
         let open = stats.queued_pushes + stats.pushes_in_flight;
-        // A cast that is written has its outcome at once, and so has everything else that ends.
+        // A cast that is written gets its outcome at once, and so does every push that ends.
         if open != self.pushes.len() {
             return Err(format!(
                 "{open} pushes in the core, {} without an outcome",
@@ -119,7 +119,7 @@ impl Checks {
             return Err(format!("{} pushes are in flight", stats.pushes_in_flight));
         }
         let full = stats.pushes_in_flight == self.pushes_in_flight_max;
-        // What can be written is written, as soon as it can.
+        // Every frame that can be written is written at once.
         let must_wait = |made: &&Made| socket.channel_status(&made.topic) != ChannelStatus::Joined;
         let waiting = self.pushes.values().filter(must_wait).count();
         if !full && world.is_writable(self.client) && stats.queued_pushes > waiting {
@@ -159,7 +159,7 @@ impl Checks {
             }
             Action::RejoinAfter { topic, cause, .. } => {
                 if matches!(cause, RejoinCause::JoinUnanswered) {
-                    // The server may hold it or not: nothing was heard.
+                    // The server may hold the instance or not, because it has sent no answer.
                     self.unanswered.retain(|(waiting, _)| **waiting != **topic);
                 }
                 self.topic(topic).may_replace = true;
@@ -200,8 +200,8 @@ impl Checks {
         };
         self.unanswered.retain(|join| !about_join(join));
         if message.topic == "phoenix" {
-            // A heartbeat written after a join was answered and the join was not: the core may
-            // take its reply for lost from now on.
+            // A heartbeat that was written after the join was answered, and the join was not. From
+            // now on the core may consider the reply to the join lost.
             let number = |text: &str| text.parse::<u64>().unwrap_or(0);
             let answered = message.msg_ref.as_deref().map_or(0, number);
             self.unanswered.retain(|(_, join_ref)| number(join_ref) > answered);
@@ -288,8 +288,8 @@ impl Checks {
     }
 }
 
-/// What is missing for the end of a run: every wanted channel joined on both sides, and nothing else
-/// on the server; every push ended; no leave under way.
+/// What prevents the end of a run. At the end, every wanted channel is joined on both sides and the
+/// server has no others, every push has ended, and no leave is unanswered.
 pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     let client = checks.client;
     let socket = world.socket(client);
@@ -301,7 +301,7 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
         Status::Closed if !checks.wanted => return None,
         other => return Some(format!("{client} is {other:?}")),
     }
-    // A channel whose join always raises is tried again for ever.
+    // A channel whose join always raises is retried forever.
     let steady = || socket.channels().filter(|(topic, _)| !topic.starts_with("boom:"));
     if let Some((topic, status)) = steady().find(|(_, status)| *status != ChannelStatus::Joined) {
         return Some(format!("{client}: {topic} is {status:?}"));
@@ -320,8 +320,8 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     differs.then(|| format!("{client}: {list} present, on the server {server}"))
 }
 
-/// The metas under each key. Their order is not the server's: clients move one that was updated to
-/// the end.
+/// The metas under each key. Their order differs from the server's, because clients move an updated
+/// meta to the end.
 fn metas_of(presences: &Value) -> BTreeMap<&str, BTreeSet<String>> {
     let metas = |entry: &Value| {
         entry["metas"].as_array().into_iter().flatten().map(Value::to_string).collect()

@@ -1,8 +1,8 @@
-//! Random worlds: the invariants hold at every step, whatever fails; and once faults stop, every wanted
+//! Random worlds. The invariants hold at every step, whatever fails. Once faults stop, every wanted
 //! channel is joined and every push ends within ten minutes of virtual time.
 //!
-//! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds; `PHX_WORLD_SEED=7` only
-//! that one, and prints its trace when it fails.
+//! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds. `PHX_WORLD_SEED=7` runs only
+//! the world of that seed, and prints its trace if it fails.
 
 #![allow(unreachable_pub, reason = "its modules share their items")]
 
@@ -11,7 +11,7 @@ mod run;
 
 use run::{Totals, run};
 
-/// In each of the four tests, which run at the same time.
+/// The number of worlds in each of the four tests, which run at the same time.
 const WORLDS: u64 = 500;
 
 #[allow(clippy::disallowed_methods, reason = "a test may ask for its size")]
@@ -38,7 +38,7 @@ fn soak_part(part: u64) {
         all.replies += totals.replies;
     }
     println!("seeds from {}, {worlds} worlds: {all:?}", part * worlds);
-    // A soak in which nothing happens proves nothing.
+    // Without these events the soak would prove nothing.
     assert!(all.connections > worlds && all.joins > worlds && all.replies > worlds, "{all:?}");
 }
 

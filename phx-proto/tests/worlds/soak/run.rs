@@ -1,8 +1,8 @@
 //! Worlds in which everything goes wrong, drawn from a seed.
 //!
-//! Swarm testing: each world leaves out about half of all the things that can happen, so that some
-//! worlds are all about one of them. First comes a time with faults, then one without, in which every
-//! wanted channel has to be joined.
+//! Swarm testing: each world leaves out about half of the possible events, so that in some worlds one
+//! kind of event dominates. A first period has faults. In the second, without faults, every wanted
+//! channel must be joined.
 
 #![allow(unreachable_pub, reason = "a module of one test")]
 
@@ -15,17 +15,16 @@ use phx_proto::wire::V1;
 use phx_proto::{Config, Frame, PushOptions};
 use serde_json::{Value, json};
 
-/// How long everything may take to come about once nothing goes wrong any more: the longest wait
-/// that the defaults can have begun (300 s after repeated refusals, half as much again for jitter
-/// there is none), and what a dead connection takes to be noticed: on a slow link, `progress_max`
-/// more.
+/// The maximum time for everything to recover once faults stop. It is the longest wait that the
+/// defaults can have begun, 300 s after repeated refusals (jitter adds nothing), and the time after
+/// which a dead connection is detected. On a slow link that is longer by `progress_max`.
 const PEACE: Duration = Duration::from_secs(600 + 600);
 
-/// How long a large message is: half a minute on the slowest link.
+/// The length of a large message. It takes half a minute on the slowest link.
 const LARGE: usize = 40_000;
 
-/// Bytes per second of a link, from the server and to it; zero is no limit. Never below the least
-/// rates, where nothing is promised.
+/// Bytes per second of a link, from the server and to it. Zero means no limit. The rates are never
+/// below the minimum rates, because nothing is guaranteed below them.
 const BANDWIDTHS: [(u64, u64); 6] =
     [(0, 0), (0, 0), (0, 0), (1_500, 10_000), (20_000, 20_000), (200_000, 50_000)];
 
@@ -40,7 +39,7 @@ const TOPICS: [&str; 8] = [
     "boom:b",
 ];
 
-/// Actions of applications; the names are the documentation.
+/// Actions of applications. Their names say what they do.
 const WISHES: [&str; 20] = [
     "join",
     "join",
@@ -95,17 +94,18 @@ pub struct Totals {
 struct Soak {
     world: World,
     checks: Vec<Checks>,
-    /// With whether it sends heartbeats.
+    /// The clients, and whether each sends heartbeats.
     clients: Vec<(ClientId, bool)>,
     seen: usize,
     numbers: u64,
     wishes: Vec<&'static str>,
     faults: Vec<&'static str>,
-    /// How many of a hundred happenings are faults.
+    /// The percentage of events that are faults.
     fault_rate: u64,
 }
 
-/// Runs the world of one seed; the error names the broken invariant and ends with the trace, or its end.
+/// Runs the world of one seed. The error names the invariant that does not hold, and ends with the
+/// trace or with its last part.
 pub fn run(seed: u64, whole_trace: bool) -> Result<Totals, String> {
     let mut soak = Soak::new(seed);
     let result = soak.run();
@@ -119,7 +119,8 @@ pub fn run(seed: u64, whole_trace: bool) -> Result<Totals, String> {
 
 impl Soak {
     fn new(seed: u64) -> Self {
-        // The world's own draws make its set-up too, so that one number is all of it.
+        // The setup is drawn from the world's own random numbers too, so the seed determines
+        // everything.
         let mut dice = World::new(seed);
         let versions = [Version::V1_7_24, Version::V1_8_9, Version::V1_8_12];
         let version = pick(&mut dice, &versions);
@@ -201,14 +202,14 @@ impl Soak {
         }
     }
 
-    /// Lets time pass, step by step, looking after each.
+    /// Lets time pass in steps, with a check after each.
     fn pass(&mut self, length: Duration) -> Result<(), String> {
         let end = self.world.now() + length;
         self.look()?;
         while self.world.step(end) {
             self.look()?;
         }
-        // To the very end, so that a pause is a pause.
+        // Runs to the exact end, so that the whole pause passes.
         self.world.run_for(end.since(self.world.now()));
         self.look()
     }
@@ -249,7 +250,7 @@ impl Soak {
                     self.world.connect(client);
                 }
                 let params = params_of(&topic);
-                // A closed client refuses.
+                // A closed client refuses the join.
                 let _ = self.world.command(client, |s, now| s.join(now, &*topic, params));
             }
             "leave" => {
@@ -287,7 +288,7 @@ impl Soak {
                 self.world.disconnect(client);
                 self.checks_of(client).wanted = number < 3;
                 if number < 3 {
-                    // The events before `connect` are checked before the rule is lifted.
+                    // The events before `connect` are checked while the earlier rule still holds.
                     self.look()?;
                     self.checks_of(client).closed = false;
                     self.world.connect(client);
@@ -364,7 +365,7 @@ impl Soak {
         Ok(())
     }
 
-    /// Mostly one that the client wants, but for joins.
+    /// A topic for this action: mostly one that the client wants, except for joins.
     fn topic(&mut self, what: &str, client: ClientId) -> String {
         let socket = self.world.socket(client);
         let wanted: Vec<String> = socket.channels().map(|(topic, _)| topic.to_string()).collect();
@@ -378,7 +379,7 @@ impl Soak {
     fn push(&mut self, client: ClientId, topic: &str, options: PushOptions, pad: usize) {
         self.numbers += 1;
         let number = self.numbers;
-        // What a channel does not know crashes it, so that is rare.
+        // An event that a channel does not know crashes the channel, so such events are rare.
         let events: &[&str] = match topic.split(':').next() {
             Some("presence") => &["list", "update", "push_state", "untrack", "list", "echo"],
             Some("slowjoin") => &["echo", "echo", "echo", "echo", "crash"],
@@ -453,7 +454,7 @@ impl Soak {
     }
 }
 
-/// The parameters that this topic is always joined with.
+/// The parameters of every join of this topic.
 fn params_of(topic: &str) -> Value {
     match topic {
         "slowjoin:quick" => json!({"ms": 200}),

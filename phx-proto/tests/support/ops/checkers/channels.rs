@@ -25,7 +25,8 @@ impl Checker for JoinSlots {
         if let Called::Reply { topic, msg_ref, .. } = called {
             self.unanswered.remove(msg_ref);
             if topic == "phoenix" {
-                // A heartbeat written later was answered: the core may take earlier joins for lost.
+                // A heartbeat that was written later was answered, so the core may consider earlier
+                // joins lost.
                 self.unanswered.retain(|join_ref, _| join_ref > msg_ref);
             }
         }
@@ -34,7 +35,7 @@ impl Checker for JoinSlots {
     fn decided(&mut self, action: &Action, _: &Moment<'_>) {
         match action {
             Action::Connect { .. } => self.unanswered.clear(),
-            // A channel that ended while it was being joined answers its join no more.
+            // A channel that ended while it was joining no longer waits for the answer to its join.
             Action::Signal(
                 Signal::Errored { topic, .. }
                 | Signal::ChannelClosed { topic, cause: ChannelEnd::ClosedByServer },
@@ -61,13 +62,13 @@ impl Checker for JoinSlots {
     }
 }
 
-/// A join is reported as late no sooner than `join_timeout` after it was written; an answer to the
+/// A join is reported as late no earlier than `join_timeout` after it was written. An answer to the
 /// newest join, or to a leave, decides at once.
 #[derive(Clone, Debug, Default)]
 pub struct JoinClock {
-    /// The newest join of this connection by topic, and when it was written.
+    /// The newest join of this connection for each topic, and when it was written.
     newest: BTreeMap<String, (u64, Time)>,
-    /// Joins whose reply will be taken for one.
+    /// Joins to which a reply still counts as an answer.
     unanswered: BTreeSet<u64>,
     leaves: BTreeMap<String, u64>,
 }
@@ -111,7 +112,7 @@ impl Checker for JoinClock {
             self.newest.insert(sent.topic.clone(), (sent.msg_ref, at.now));
             self.unanswered.insert(sent.msg_ref);
         } else if sent.is_leave() {
-            // One of an earlier instance was too late to have an outcome.
+            // A join of an earlier instance was too late to have an outcome.
             let newest = self.newest.get(&sent.topic).map(|(newest, _)| *newest);
             if sent.join_ref == newest {
                 self.leaves.insert(sent.topic.clone(), sent.msg_ref);
@@ -120,8 +121,8 @@ impl Checker for JoinClock {
     }
 }
 
-/// While the transport takes frames and everything was polled, no join waits but for a slot or for
-/// the end of a leave; and joins overtake the frames of other channels.
+/// While the transport accepts frames and every action was polled, a join waits only for a slot or
+/// for the end of a leave. Joins are written before the frames of other channels.
 #[derive(Clone, Debug, Default)]
 pub struct Prompt;
 
@@ -143,8 +144,8 @@ impl Checker for Prompt {
     }
 }
 
-/// The signals of a topic are consistent: every gap is visible, and messages come only
-/// while joined.
+/// The signals of a topic are consistent: every gap is reported, and messages are delivered only
+/// while the channel is joined.
 #[derive(Clone, Debug, Default)]
 pub struct Story {
     topics: BTreeMap<String, Reported>,
@@ -186,7 +187,8 @@ impl Checker for Story {
             Signal::Message { .. } => (reported.joined, true),
             Signal::Left { .. } => (std::mem::take(&mut reported.leaving), reported.joined),
             Signal::ChannelClosed { cause, .. } => {
-                // One whose parameters cannot be sent leaves what the server still holds.
+                // A channel whose parameters cannot be sent leaves the instance that the server still
+                // holds.
                 let left = matches!(cause, ChannelEnd::InvalidParams { .. })
                     && at.socket.channels().any(|(other, _)| other == topic);
                 reported.leaving |= *cause == ChannelEnd::Left || left;
@@ -223,7 +225,7 @@ impl Checker for Story {
     }
 }
 
-/// An interest holds until it is released or its channel ends, and nothing else counts.
+/// An interest lasts until it is released or its channel ends, and nothing else ends it.
 #[derive(Clone, Debug, Default)]
 pub struct Interests {
     held: BTreeMap<InterestId, String>,
@@ -286,7 +288,7 @@ impl Checker for Interests {
 pub struct Pace {
     cuts: u32,
     last_join: Option<Time>,
-    /// Paced once, and not reset since.
+    /// Whether joins were paced, and the pace was not reset since.
     paced: bool,
 }
 

@@ -9,17 +9,17 @@ use super::{Checker, Moment};
 use crate::ops::peer::Sent;
 use crate::ops::world::Called;
 
-/// There is at most one transport: a new one is dialled only when the old one failed, ended or was
-/// dropped. Each is reported in order, and its end exactly once: as a failed attempt, or as the loss of
-/// a connection that was open.
+/// There is at most one transport: a new one is dialled only after the old one failed, ended or was
+/// dropped. Each is reported in order, and its end exactly once: as a failed attempt, or as the loss
+/// of a connection that was open.
 #[derive(Clone, Debug, Default)]
 pub struct OneTransport {
-    /// Whether its close handshake was started.
+    /// The transport, and whether its close handshake was started.
     transport: Option<(ConnectionId, bool)>,
-    /// Connections that were signalled, and whether they were open.
+    /// The connections for which there was a signal, and whether they were open.
     signalled: BTreeMap<ConnectionId, bool>,
     last: Option<ConnectionId>,
-    /// Attempts that ended otherwise than by request.
+    /// The number of attempts that ended without a request of the application.
     failed: u64,
 }
 
@@ -88,8 +88,8 @@ impl Checker for OneTransport {
     }
 }
 
-/// After `Closed` or `GaveUp` nothing comes out, and no deadline runs, until the next `connect`;
-/// a `disconnect` after `GaveUp` may be signalled as `Closed`.
+/// After `Closed` or `GaveUp`, the socket emits nothing and has no deadline until the next `connect`.
+/// A `disconnect` after `GaveUp` may emit `Closed`.
 #[derive(Clone, Debug, Default)]
 pub struct QuietAfterEnd {
     ended: bool,
@@ -125,19 +125,19 @@ impl Checker for QuietAfterEnd {
     }
 }
 
-/// At most one heartbeat is unanswered until its time is over, one that is asked for is the next
-/// frame, and a connection ends for a missing answer only when there was time to answer.
+/// At most one heartbeat is unanswered until its timeout. A heartbeat that was requested is the next
+/// frame. A connection ends because of a missing answer only if there was time to answer.
 #[derive(Clone, Debug, Default)]
 pub struct Heartbeats {
-    /// Refs, oldest first: a reply to one is a reply to those before it.
+    /// The refs of unanswered heartbeats, oldest first. A reply to one also answers those before it.
     unanswered: Vec<u64>,
-    /// One may be owed and could not be written.
+    /// Whether a heartbeat may be due that could not be written.
     owed: bool,
-    /// One was asked for and is the next frame.
+    /// Whether a heartbeat was requested and must be the next frame.
     probed: bool,
-    /// When the oldest of them was written.
+    /// When the oldest unanswered heartbeat was written.
     written: Time,
-    /// On this connection, every frame could be written at once.
+    /// Whether every frame of this connection could be written at once.
     prompt: bool,
 }
 
@@ -159,7 +159,8 @@ impl Checker for Heartbeats {
             }
             Action::ReconnectAfter { cause: Cause::HeartbeatTimeout, .. } => {
                 assert!(!self.unanswered.is_empty() || self.owed, "every heartbeat was answered");
-                // Half its timeout may pass before it is written: more counts as a sleep.
+                // A heartbeat may be written up to half its timeout late. A longer delay counts as a
+                // sleep.
                 let fair = at.now >= self.written + Duration::from_secs(5);
                 assert!(fair || !self.prompt, "no time to answer: {self:?} at {}", at.now);
             }
@@ -174,7 +175,8 @@ impl Checker for Heartbeats {
             if self.unanswered.is_empty() {
                 self.written = at.now;
             } else {
-                // Half its timeout may pass before it is written: more counts as a sleep.
+                // A heartbeat may be written up to half its timeout late. A longer delay counts as a
+                // sleep.
                 let over = at.now >= self.written + Duration::from_secs(5);
                 assert!(over || !self.prompt, "one at a time: {sent:?}, {self:?}");
             }

@@ -1,4 +1,4 @@
-//! Invariants of delays: each is within the range of the policy, and is waited for.
+//! Invariants of delays: each is in the range of the policy, and the socket waits for its end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use crate::ops::peer::Sent;
 use crate::ops::setup::Policy;
 use crate::ops::world::Called;
 
-/// Every `ReconnectAfter` fits the history of the connection; the dial comes when it is over, or
-/// sooner only for a reason; and giving up has a reason too.
+/// Every `ReconnectAfter` fits the history of the connection. The dial happens at the end of the
+/// delay, or earlier only for a reason. Giving up has a reason too.
 #[derive(Clone, Debug, Default)]
 pub struct Reconnects {
     attempts: u32,
-    /// Steps left out since an open connection was lost.
+    /// The number of steps skipped since an open connection was lost.
     skipped: u32,
     refusals: u32,
     unauthorized: bool,
-    /// Connections in a row that ended with a message too large.
+    /// The number of connections in a row that ended because of a message that was too large.
     too_large: u32,
-    /// A connection was open once.
+    /// Whether a connection was ever open.
     ever_open: bool,
     gone_since: Option<Time>,
     failing_since: Option<Time>,
     opened_at: Option<Time>,
-    /// How long the connection had been open when its close handshake was started.
+    /// How long the connection was open when its close handshake started.
     closed_after: Option<Duration>,
     ended: bool,
     waiting: Option<Wait>,
-    /// A wake-up since the last attempt began cuts an ordinary wait short.
+    /// Whether there was a wake-up since the last attempt began. It ends an ordinary wait early.
     woken: bool,
     now_asked: bool,
 }
@@ -49,7 +49,8 @@ impl Reconnects {
         (self.failing_since, self.gone_since) = (None, None);
     }
 
-    /// The failure or loss that is being decided on: starts over after a stable connection.
+    /// Records a failure or a loss. The counts start over after a stable connection. Returns whether
+    /// a connection was open.
     fn lost(&mut self, cause: &Cause, at: &Moment<'_>) -> bool {
         let since = |opened: Time| at.now.since(opened);
         let open_for = self.closed_after.take().or(self.opened_at.take().map(since));
@@ -69,8 +70,8 @@ impl Reconnects {
         open_for.is_some() || matches!(cause, Cause::RemoteClose { .. })
     }
 
-    /// The range of the next delay without `Retry-After`, and whether the wait can be cut short;
-    /// none when the cause is final.
+    /// The range of the next delay without `Retry-After`, and whether a wake-up can end the wait
+    /// early. `None` if the cause is final.
     fn range(
         &mut self,
         cause: &Cause,
@@ -128,7 +129,7 @@ impl Reconnects {
     }
 }
 
-/// The attempt from which on the schedule is not shorter than this, or does not grow any more.
+/// The first attempt at which the schedule has at least this delay, or has stopped growing.
 fn first_not_shorter(schedule: &Backoff, delay: Duration) -> u32 {
     const LAST: u32 = 64;
     let same = |attempt: u32| schedule.range(attempt) == schedule.range(LAST);
@@ -231,8 +232,8 @@ impl Checker for Reconnects {
     }
 }
 
-/// Every `RejoinAfter` fits the history of its channel, and the join is not written before it is
-/// over, as long as the connection holds.
+/// Every `RejoinAfter` fits the history of its channel. While the connection lasts, the join is not
+/// written before the end of the delay.
 #[derive(Clone, Debug, Default)]
 pub struct Rejoins {
     topics: BTreeMap<String, History>,
@@ -292,7 +293,7 @@ impl Checker for Rejoins {
             Action::Signal(Signal::ChannelClosed { topic, .. }) => {
                 self.topics.remove(topic.as_str());
             }
-            // On a new connection every wanted topic is due at once.
+            // On a new connection, every wanted topic is joined without a delay.
             Action::Signal(Signal::ConnectFailed { .. } | Signal::Disconnected { .. }) => {
                 self.topics.values_mut().for_each(|history| history.until = None);
             }

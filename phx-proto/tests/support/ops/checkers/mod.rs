@@ -1,4 +1,4 @@
-//! Invariants, each watched by a checker of its own after every step.
+//! Invariants. Each has its own checker, which runs after every step.
 
 mod channels;
 mod connection;
@@ -21,27 +21,27 @@ pub struct Moment<'a> {
     pub socket: &'a Socket,
     pub setup: &'a Setup,
     pub policy: &'a Policy,
-    /// No decided action waits to be polled.
+    /// Whether every action that was decided has been polled.
     pub drained: bool,
-    /// The last poll found nothing.
+    /// Whether the last poll returned no action.
     pub dry: bool,
-    /// The transport takes frames, as far as was reported to the socket.
+    /// Whether the transport accepts frames, according to the last report to the socket.
     pub writable: bool,
 }
 
-/// Watches one invariant, and panics when it is broken.
+/// Checks one invariant, and panics if it does not hold.
 pub trait Checker {
-    /// A command or an input was carried out; what it decided follows.
+    /// A command or an input was applied. The actions that it caused follow.
     fn called(&mut self, _called: &Called, _at: &Moment<'_>) {}
-    /// An action other than a frame was decided (it may be polled much later).
+    /// An action other than a frame was decided. It may be polled much later.
     fn decided(&mut self, _action: &Action, _at: &Moment<'_>) {}
-    /// A frame was pulled.
+    /// A frame was polled.
     fn written(&mut self, _sent: &Sent, _at: &Moment<'_>) {}
-    /// The step is over.
+    /// The step has ended.
     fn settled(&mut self, _at: &Moment<'_>) {}
 }
 
-/// All of them.
+/// All checkers.
 #[derive(Clone, Debug, Default)]
 pub struct Checkers {
     pub outcomes: pushes::OneOutcome,

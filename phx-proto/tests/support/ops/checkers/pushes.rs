@@ -10,16 +10,18 @@ use crate::ops::peer::Sent;
 use crate::ops::setup::{QUEUED_BYTES_MAX, QUEUED_PUSHES_MAX};
 use crate::ops::world::Called;
 
-/// Every accepted push ends in exactly one outcome, one that fits what was written and when.
+/// Every accepted push gets exactly one outcome, which fits the frames that were written and their
+/// times.
 #[derive(Clone, Debug, Default)]
 pub struct OneOutcome {
     open: BTreeMap<PushId, Accepted>,
     by_number: BTreeMap<u64, PushId>,
-    /// What the last call was about.
+    /// The ref that the last call replied to, if it was a reply. The next two fields are for a
+    /// cancellation and a timeout.
     replied: Option<u64>,
     cancelled: Option<PushId>,
     timeout: bool,
-    /// Topics that ended in the last call: no push of theirs ends behind them.
+    /// Topics that ended in the last call: none of their pushes may end after them.
     ended: BTreeSet<String>,
 }
 
@@ -33,12 +35,12 @@ struct Accepted {
 }
 
 impl OneOutcome {
-    /// How many have no outcome yet.
+    /// The number of pushes without an outcome.
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    /// How many are not written, and their bytes: of one topic, or of all.
+    /// The number of queued pushes, and their bytes, for one topic or for all.
     pub fn queued(&self, topic: Option<&str>) -> (usize, usize) {
         let queued = self
             .open
@@ -84,7 +86,7 @@ impl Checker for OneOutcome {
             self.ended.insert(topic.to_string());
         }
         let Action::Signal(Signal::PushEnded { id, topic, outcome }) = action else { return };
-        // A cast that could be written already is written before the leave, which is later.
+        // A cast that can be written is written before the leave, which comes later.
         let later = *outcome == PushOutcome::Written;
         assert!(later || !self.ended.contains(topic.as_str()), "{id:?} ends behind {topic}");
         let push = self.open.remove(id).unwrap_or_else(|| panic!("{id:?} ended: {outcome:?}"));
@@ -125,8 +127,9 @@ impl Checker for OneOutcome {
         assert_eq!((stats.queued_pushes, stats.queued_bytes), self.queued(None));
         assert!(!self.open.values().any(|push| push.cast && push.written.is_some()), "{self:?}");
         if at.dry && at.writable {
-            // What can be written is written: of a joined channel nothing waits but behind a call, and
-            // that only while `pushes_in_flight_max` are in flight. A leave waits for nothing.
+            // Every frame that can be written is written. In a joined channel, a push waits only
+            // behind a call, and only while `pushes_in_flight_max` calls are in flight. A leave waits
+            // for nothing.
             let full = in_flight >= at.setup.pushes_in_flight_max;
             let mut first: BTreeSet<&str> = BTreeSet::new();
             for push in self.open.values().filter(|push| push.written.is_none()) {
@@ -151,15 +154,15 @@ impl Checker for OneOutcome {
     }
 }
 
-/// Refs grow, and a channel's frames go out on an instance that the server confirmed, in the order
-/// they were accepted, the leave last.
+/// Refs increase. The frames of a channel are written for an instance that the server confirmed, in
+/// the order in which they were accepted, and the leave is the last one.
 #[derive(Clone, Debug, Default)]
 pub struct Order {
     last_ref: u64,
     last_number: BTreeMap<String, u64>,
     joins: BTreeMap<u64, (ConnectionId, String)>,
     confirmed: BTreeSet<u64>,
-    /// The instance that holds, by topic.
+    /// The confirmed instance of each topic.
     current: BTreeMap<String, u64>,
     dead: BTreeSet<u64>,
     surviving: BTreeSet<u64>,
@@ -183,7 +186,7 @@ impl Checker for Order {
                 assert!(self.confirmed.contains(&newest), "joined without the server's ok");
                 self.current.insert(topic.to_string(), newest);
             }
-            // The server holds the instance until the next join replaces it: it can be left.
+            // The server holds the instance until the next join replaces it, so it can be left.
             Signal::Interrupted { topic, cause: Interruption::Resync } => {
                 self.surviving.extend(self.current.remove(topic.as_str()));
             }
@@ -192,7 +195,7 @@ impl Checker for Order {
             }
             Signal::ChannelClosed { topic, cause } => {
                 let current = self.current.remove(topic.as_str());
-                // What could be written before a leave still goes out before it.
+                // Frames that can be written before a leave are written before it.
                 if *cause != ChannelEnd::Left {
                     self.dead.extend(current);
                 }
@@ -234,7 +237,7 @@ impl Checker for Order {
 /// Queued pushes and calls in flight are bounded, by count and by bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
-    /// The most channels there were with a call that waited for another's reply.
+    /// The largest number of channels with a call that waited for the reply to another call.
     pub most_held: usize,
 }
 
