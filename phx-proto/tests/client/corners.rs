@@ -201,7 +201,7 @@ fn join_params_are_converted_outside_the_lock() {
     });
 }
 
-/// Join parameters are dropped when their channel ends.
+/// Join parameters are dropped when their channel ends, outside the lock.
 #[test]
 fn join_params_are_dropped_outside_the_lock() {
     must_end(|| {

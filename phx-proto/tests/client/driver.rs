@@ -122,7 +122,7 @@ fn slow_consumer_sees_how_much_it_missed() {
     assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
 }
 
-/// The driver must not poll a transport in a loop if it refuses frames after a flush.
+/// If a transport refuses frames after a flush, the driver must not poll the transport in a loop.
 #[test]
 fn refusing_transport_is_not_polled_in_loop() {
     let mut bench = Bench::new(|config| config);

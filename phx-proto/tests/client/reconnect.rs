@@ -56,7 +56,7 @@ fn wall_clock_jump_is_a_wake() {
         bench.memory.world().slept += jump;
         bench.settle();
         assert_eq!(bench.last_sent()[3] == "heartbeat", wakes, "{jump:?}");
-        // While the client waits for its next attempt, the wait ends.
+        // While the client waits for its next attempt, a jump of the clock ends that wait.
         let steps = Backoff::steps_msec(&[60_000]).unwrap();
         let mut bench = Bench::new(|config| config.reconnect_after(steps));
         bench.memory.world().failures.push_back(dial_failure());

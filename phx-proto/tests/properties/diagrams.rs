@@ -1,8 +1,8 @@
 //! The diagrams of the two machines are compared with their behaviour.
 //!
-//! Random operations, those of `random.rs`, run. After every call and every poll, the test observes
-//! the status of the connection and of each topic. Each observed change must be in the diagram at the
-//! top of the machine's file, and each change in the diagram must be observed.
+//! The test carries out the random operations of `random.rs`. After every call and every poll, it
+//! observes the status of the connection and of each topic. Each observed change must be in the
+//! diagram at the top of the machine's file, and each change in the diagram must be observed.
 
 #![allow(clippy::disallowed_methods, reason = "the tests may read files, the core may not")]
 

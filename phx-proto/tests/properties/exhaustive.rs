@@ -11,6 +11,7 @@
 //! if their [fingerprints](crate::ops::world::World::fingerprint) are equal. A fingerprint covers
 //! every field of socket, checkers, server and clock, so equal states have equal futures, and no word
 //! is lost.
+//!
 //! `PHX_DEPTH=8 cargo test -p phx-proto --test properties exhaustive` searches deeper. A failure
 //! prints the word and the command that carries out that word alone.
 

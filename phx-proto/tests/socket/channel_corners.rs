@@ -161,7 +161,8 @@ fn crashed_join_is_reported_and_retried() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 2);
 }
 
-/// Channels are keyed by topic. Reported in supabase/supabase-js#1612.
+/// A leave affects only the channel of its topic. Channels are keyed by topic. Reported in
+/// supabase/supabase-js#1612.
 #[test]
 fn leave_affects_only_its_channel() {
     let mut hand = Hand::joined(config());
@@ -309,8 +310,8 @@ fn unmatched_reply_to_no_push_is_ignored() {
     }
 }
 
-/// A second reply to a push is ignored. A reply after the answer to a later heartbeat is ignored too,
-/// because the server writes replies in order.
+/// A repeated "unmatched topic" reply to a push is ignored. Such a reply after the answer to a later
+/// heartbeat is ignored too, because the server writes replies in order.
 #[test]
 fn repeated_or_late_unmatched_reply_is_ignored() {
     let unmatched = json!({"status": "error", "response": {"reason": "unmatched topic"}});

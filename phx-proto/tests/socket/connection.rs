@@ -130,7 +130,8 @@ fn attempt_counter_resets_after_stable_connection() {
     check(hand.reconnect_after().0, 1_000, 2_000, "the second attempt");
 }
 
-/// After an open connection was lost, steps shorter than the spread are skipped.
+/// After an open connection was lost, the first retry is spread over a range of time. Steps of the
+/// backoff that are shorter than this spread are skipped.
 #[test]
 fn steps_below_the_spread_are_skipped() {
     let spread = |max| DelayRange::new(ms(10), ms(max)).expect("a range");
@@ -330,15 +331,16 @@ fn status_rules_can_be_changed() {
     check(hand.reconnect_after().0, 2_500, 5_000, "500 as a refusal");
 }
 
-/// Paths of Phoenix sockets usually end in `/websocket`.
+/// A refusal with 404 hints at the path, because paths of Phoenix sockets usually end in
+/// `/websocket`.
 #[test]
 fn status_404_hints_at_websocket_path() {
     let Cause::Refused(refusal) = refused(404, &[]) else { unreachable!("built above") };
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
-/// The header has two forms: seconds and an HTTP date. Its delay is used up to a maximum. Reported in
-/// phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
+/// `Retry-After` has two forms: seconds and an HTTP date. The delay that it asks for is used up to a
+/// maximum. Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: CONN-15.
 #[test]
 fn retry_after_is_obeyed_up_to_maximum() {

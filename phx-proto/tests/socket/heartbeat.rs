@@ -33,7 +33,8 @@ fn heartbeat_is_due_every_interval() {
     }
 }
 
-/// Traffic neither delays a heartbeat nor counts as its reply: TCP does not report a dead peer.
+/// Inbound traffic neither delays a heartbeat nor counts as its reply. Heartbeats are needed because
+/// TCP does not report a dead peer.
 /// Reported in firezone/firezone#8220, firezone/firezone#12248, firezone/firezone#12312 and
 /// firezone/firezone#4484.
 /// Protocol: HB-5.
@@ -124,8 +125,8 @@ fn clock_jump_probes_the_connection_first() {
     assert_ne!(hand.socket.status(), Status::Open);
 }
 
-/// The warning is emitted when the socket is constructed. Reported in firezone/firezone#4348 and
-/// firezone/firezone#12246.
+/// A heartbeat interval without slack causes a warning when the socket is constructed. Reported in
+/// firezone/firezone#4348 and firezone/firezone#12246.
 #[test]
 fn heartbeat_interval_without_slack_is_warned() {
     let hand = Hand::new(config().heartbeat_interval(secs(60)));

@@ -91,7 +91,8 @@ fn heartbeat_timeout_starts_after_slow_join() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
-/// The server answers joins in order, but a proxy or another server may not.
+/// An answer to a younger join does not stop the clock of the oldest one. Phoenix answers joins in
+/// order, but a proxy or another server may not.
 #[test]
 fn younger_answer_keeps_the_oldest_clock() {
     let mut hand = Hand::open(config());
@@ -138,7 +139,8 @@ fn lost_join_replies_recover_together() {
     assert!(hand.signals.contains(&Signal::JoinTimedOut { topic: "room:late".into() }));
 }
 
-/// A heartbeat that was answered before the oldest join became overdue proves the same.
+/// A heartbeat that was answered before the oldest join became overdue also proves that the reply to
+/// that join is lost.
 #[test]
 fn overdue_join_is_lost_by_earlier_heartbeat() {
     let mut hand = Hand::open(config());

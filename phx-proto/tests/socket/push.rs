@@ -443,7 +443,7 @@ fn held_call_blocks_only_its_channel() {
     let a1 = hand.sent[0].msg_ref.clone();
     assert_eq!(written(&mut hand), ["a1", "b1"]);
     assert_eq!(hand.socket.sizes().held_topics, 2);
-    // Heartbeats and joins are written.
+    // Heartbeats and joins are written while calls are held.
     hand.socket.probe(hand.now).expect("open");
     hand.join("room:c");
     assert_eq!(written(&mut hand), ["heartbeat", "phx_join"]);

@@ -139,8 +139,8 @@ fn cut_off_push_ends_unknown() {
         (Direction::Down, Cut::Close(1000)),
     ] {
         let (mut world, client) = joined();
-        // Cut in the direction up: the push arrives, and its reply does not. Down: the message before
-        // the reply arrives.
+        // If the direction up is cut, the push arrives, and its reply does not. If the direction down
+        // is cut, the message before the reply arrives.
         world.link(client).cut_after(direction, 1, cut);
         let push = world.push(client, LOBBY, "shout", json!({"number": 1}));
         world.run_until(|world| world.socket(client).stats().lost_connections == 1);

@@ -33,7 +33,8 @@ fn on_yields_its_events_and_gaps() {
     assert_eq!(in_words(&script.finish(any)), expected);
 }
 
-/// A flood of events that a stream does not select does not push messages out of its mailbox.
+/// Events that a stream does not select take no space in its mailbox, even if there is a flood of
+/// them.
 #[test]
 fn flood_of_other_events_fills_no_mailbox() {
     let script = Script::new();
@@ -189,7 +190,6 @@ fn losses_of_smaller_mailbox_are_counted() {
 
 /// A stream may have the policy to rejoin on overflow. Then the channel is rejoined, and no event is
 /// lost without notice.
-/// silently missed.
 #[test]
 fn overflow_of_event_stream_rejoins() {
     let script = Script::new();

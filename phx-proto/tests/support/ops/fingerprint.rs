@@ -1,4 +1,4 @@
-//! A hash that is equal for worlds with the same future.
+//! A hash that is equal for two worlds only if they have the same future.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt::{self, Write as _};

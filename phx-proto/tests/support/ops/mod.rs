@@ -1,15 +1,15 @@
 //! A small language of operations on a [`Socket`](phx_proto::Socket), and the invariants that must
 //! hold after each of them.
 //!
-//! * [`Op`] is plain data. Its numbers select among what there is at the moment (the n-th
-//!   unanswered frame, the n-th topic), so every sequence of operations means something.
-//! * [`World`](world::World) makes an [`Input`](phx_proto::Input) of each operation and applies it: it
-//!   is the driver, the application and a server that breaks rules. It writes
-//!   a [trace](world::Entry) of everything that came out.
-//! * [`checkers`] watch one invariant each, after every step.
-//! * [`fingerprint`] decides whether two worlds have the same future.
-//! * [`settle`] plays a server that follows the rules, for what must happen in the end.
-//! * [`strategy`] makes operations at random, some kinds switched off per run.
+//! * [`Op`] is plain data. Its numbers select one of the present frames or topics (the n-th
+//!   unanswered frame, the n-th topic), so every sequence of operations is valid.
+//! * [`World`](world::World) converts each operation to an [`Input`](phx_proto::Input) and applies
+//!   it: it is the driver, the application and a server that breaks rules. It writes a
+//!   [trace](world::Entry) of everything that the socket emitted.
+//! * [`checkers`] contains the invariants. Each has a checker, which runs after every step.
+//! * [`fingerprint`] is a hash that is equal only for worlds with the same future.
+//! * [`settle`] plays a server that follows the rules, for the properties of the final state.
+//! * [`strategy`] generates random operations, with some kinds switched off in each run.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use setup::{Setup, Start};
 
-/// One operation and how much is polled after it.
+/// One operation, and the number of actions that are polled after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
     pub op: Op,
@@ -34,7 +34,7 @@ pub struct Step {
     pub polls: Option<u8>,
 }
 
-/// Something that the application, the world or the server does.
+/// An action of the application, of the world or of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Op {
     Connect,

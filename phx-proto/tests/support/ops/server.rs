@@ -8,8 +8,8 @@ use super::world::{Called, World, assert_same, name, pick};
 use super::{Answer, Named, ServerMessage};
 
 impl World {
-    /// Receives a frame. A stale frame, which concerns only what has ended, may change only counters,
-    /// and what the socket knows that the server has received.
+    /// Receives a frame. A stale frame, which concerns only what has ended, may change only counters
+    /// and the ledger of the bytes that the server has received.
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
         self.tell_time();
         let before = stale.then(|| self.shown_without_counters());
@@ -136,7 +136,7 @@ impl World {
             let msg_ref = if ends { join_ref.clone() } else { Value::Null };
             message(self.setup.vsn_1, &join_ref, &msg_ref, &topic, event, &json!({"k": 1}))
         };
-        // Only in vsn 1, messages do not show which instance they belong to.
+        // In vsn 1 only, messages do not show which instance they belong to.
         let ends = matches!(what, ServerMessage::Error | ServerMessage::Close);
         self.receive(id, frame, stale && (ends || !self.setup.vsn_1));
         Called::Frame

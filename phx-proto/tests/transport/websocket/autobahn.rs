@@ -374,7 +374,7 @@ fn autobahn_6_5_to_6_23_sequences() {
     }
 }
 
-/// The last continuation byte is missing.
+/// Sequences whose last continuation byte is missing.
 const TRUNCATED: [&[u8]; 10] = [
     b"\xc0",
     b"\xe0\x80",

@@ -46,7 +46,7 @@ struct Seen {
     ever_joined: bool,
     /// The join_ref of the instance that the server may hold, as far as the client can know it.
     live: Option<String>,
-    /// Why a join is allowed while the server holds an instance.
+    /// Whether a join is allowed while the server holds an instance.
     may_replace: bool,
     /// Whether the topic was left and the end of the leave is not reported yet.
     leaving: bool,
@@ -200,7 +200,7 @@ impl Checks {
         };
         self.unanswered.retain(|join| !about_join(join));
         if message.topic == "phoenix" {
-            // A heartbeat that was written after the join was answered, and the join was not. From
+            // The server answered a heartbeat that was written after the join, but not the join. From
             // now on the core may consider the reply to the join lost.
             let number = |text: &str| text.parse::<u64>().unwrap_or(0);
             let answered = message.msg_ref.as_deref().map_or(0, number);
