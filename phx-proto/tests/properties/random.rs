@@ -3,8 +3,9 @@
 //! In every property, every checker of `ops/checkers` runs too, after every step.
 //!
 //! "Catches" names a change of one line of the core that was tried by hand and makes the property
-//! fail. The following changes were tried too, and no property in this file fails. The first two and
-//! the last have no effect that can be observed. The others are caught by the tests that are named:
+//! fail. No property in this file fails with any of the following changes, which were tried too. The
+//! first two and the last have no effect that can be observed. The tests that are named catch the
+//! others:
 //!
 //! * without `!push.is_written()` in `end_fail_fast`: written pushes have ended just before
 //! * without `take_expired` in `handle_timeout`: the state of a disarmed deadline is gone already
@@ -141,7 +142,7 @@ proptest! {
                 | Op::Cancel { .. } | Op::ToTimeout | Op::Advance { .. } | Op::Backwards { .. }
         ));
         // A driver that wrote more is held back by the bound of calls in flight, and its held pushes
-        // end with the leave. So this bound is not reached here.
+        // end with the leave. So the bound is set too high to be reached here.
         let mut eager = ran(Setup { pushes_in_flight_max: 16_384, ..setup }, &steps);
         eager.drain();
         let mut lazy = eager.clone();

@@ -432,7 +432,7 @@ fn data_is_readable_by_member() {
         assert_eq!(data.to_string(), serde_json::to_string(&data).unwrap());
         assert_eq!(data.get("topic").unwrap().to_string(), "\"t\"");
     }
-    // The event is a part of a tree.
+    // The event is converted to a JSON tree.
     let value = serde_json::to_value(event_of(received("[1, 2]"))).unwrap();
     let read: CloudEvent = serde_json::from_value(value.clone()).unwrap();
     assert_eq!(serde_json::to_value(read).unwrap(), value);

@@ -27,7 +27,7 @@ fn reject(hand: &mut Hand, topic: &str, response: Value) {
     hand.answer(topic, "phx_join", "error", response);
 }
 
-/// Joins are derived from the wanted topics, in the order in which they were asked for. Reported in
+/// Joins are derived from the wanted topics, in the order in which they were requested. Reported in
 /// CuatroElixir/slipstream#18 and mobileoverlord/phoenix_client#26.
 /// Protocol: RETRY-1.
 #[test]

@@ -91,7 +91,7 @@ fn overdue_unwritten_leave_is_still_written() {
     assert_eq!(hand.count_sent("room:a", "phx_leave"), 1);
     assert_eq!(hand.last_sent("room:a", "phx_leave").join_ref, Some(join_ref));
     hand.join("room:a");
-    // Its late reply matches nothing.
+    // The late reply to the leave matches nothing.
     hand.answer("room:a", "phx_leave", "ok", json!({}));
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
@@ -603,7 +603,7 @@ fn failure_names_the_next_step() {
         ),
         "{signals:#?}"
     );
-    // Giving up: the signal contains the cause as text.
+    // Giving up: the signal contains the cause, and the text of the cause names it.
     let mut hand = Hand::open(config().max_retries(Some(0)));
     hand.close_frame(1012);
     let cause = Cause::RemoteClose { code: Some(1012), reason: String::new() };

@@ -180,7 +180,7 @@ fn credentials_need_tls_off_loopback() {
     );
 }
 
-/// No order of calls sends credentials in the clear to another machine.
+/// No order of calls sends credentials unencrypted to another machine.
 #[test]
 fn clear_text_is_never_dialled_by_default() {
     type Make = fn() -> Config;

@@ -124,8 +124,8 @@ fn offline_join_is_one_frame_on_open() {
     assert_eq!(hand.count_sent("room:a", "phx_join"), 1);
 }
 
-/// The reply to the leave of an earlier instance does not close the new one. Reported in
-/// supabase/supabase-py#1311 and supabase/realtime-js#169.
+/// A leave is not repeated on the next connection, and its late reply does not close the new
+/// instance. Reported in supabase/supabase-py#1311 and supabase/realtime-js#169.
 /// Protocol: RETRY-2, RETRY-4.
 #[test]
 fn reconnect_sends_no_leave() {

@@ -22,7 +22,8 @@ use serde_json::{Value, json};
 #[derive(Default)]
 pub struct World {
     pub now: Time,
-    /// How far the wall clock is ahead of the other one: the time for which the machine slept.
+    /// How far the wall clock is ahead of the other clock, which stands still while the machine
+    /// sleeps.
     pub slept: Duration,
     pub dials: usize,
     /// The request of each attempt.

@@ -25,7 +25,7 @@ type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 pub struct Host {
     /// Whether the host is down. While it is, every attempt fails.
     pub down: bool,
-    /// The status with which it answers attempts.
+    /// The status with which the host answers attempts.
     pub status: Option<u16>,
     pub dials: usize,
     pub requests: Vec<ConnectRequest>,
@@ -33,7 +33,7 @@ pub struct Host {
     pub rejects: Vec<String>,
     /// Whether the transport panics at its next read.
     pub panics: bool,
-    /// Whether it neither answers nor closes.
+    /// Whether the host neither answers nor closes.
     pub silent: bool,
     pub received: Vec<Value>,
     to_client: VecDeque<Received>,

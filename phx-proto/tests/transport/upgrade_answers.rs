@@ -454,7 +454,8 @@ fn cut<'a>(bytes: &'a [u8], places: &[prop::sample::Index]) -> Vec<&'a [u8]> {
     reads
 }
 
-/// The outcome, without how much of a malformed line had arrived, which may depend on the cuts.
+/// The outcome without the part that may depend on the cuts: how much of a malformed line had
+/// arrived.
 fn comparable(outcome: Result<Upgraded, UpgradeError>) -> Result<Upgraded, UpgradeError> {
     outcome.map_err(|error| match error {
         UpgradeError::NotHttp { reason, .. } => {

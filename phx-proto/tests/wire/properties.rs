@@ -370,7 +370,7 @@ proptest! {
 }
 
 /// The strict check refuses text with invalid UTF-8, also in a member that no consumer reads. The
-/// properties found this: a string in a payload could contain any bytes.
+/// properties once found that a string in a payload could contain any bytes.
 #[test]
 fn invalid_utf8_is_not_json() {
     let read = |frame: &[u8]| V2.decode(&text(frame));

@@ -21,7 +21,8 @@ fn config() -> Config {
     Config::new("ws://localhost:4000/socket/websocket").expect("a good URI")
 }
 
-/// Joins, pushes the event that a message requests, and leaves.
+/// A program that joins, pushes `hello`, leaves and disconnects. Returns the status of the reply, or
+/// the error.
 async fn polite(client: Client) -> Result<String, JoinFailed> {
     let room = client.join("room:lobby", json!({"user": 7})).await?;
     let status = match room.push("hello", json!({"n": 1})).await {
@@ -102,7 +103,7 @@ fn virtual_hour_passes_at_once() {
     assert_eq!(client.stats().connections, 4);
 }
 
-/// The client of the program can be dropped.
+/// A program sleeps in virtual time, and then drops its client, which disconnects.
 #[test]
 fn program_sleeps_in_virtual_time() {
     let script = Script::new();

@@ -15,7 +15,7 @@ use serde_json::json;
 use super::{config, in_words, joined, now, read, settle};
 use crate::bench::{Bench, poll, ready};
 
-/// The reason that the wait for the join of an ended channel returns.
+/// The error of waiting for the join of a channel that has ended.
 fn reason(script: &Script, room: &Channel) -> JoinFailed {
     let room = room.clone();
     now(script, async move { room.joined().await }).expect_err("it has ended")

@@ -161,7 +161,8 @@ fn responses_of_rejoins() {
     row("mailbox: a response of 1 MiB per gap", 8 * MIB, bytes);
 }
 
-/// The same messages, with a policy that ends or empties the mailbox.
+/// Small messages in large read buffers, with a policy that ends the mailbox or drops the newest
+/// messages.
 #[test]
 fn other_policies() {
     for policy in [MailboxPolicy::DropNewest, MailboxPolicy::Close] {

@@ -427,7 +427,7 @@ fn eof_without_close_frame_is_fault() {
     endpoint.close(1000, "").expect("a sendable code");
     transmitted(&mut endpoint);
     assert_eq!((endpoint.handle_eof(), endpoint.state()), (Err(Fault::Eof), State::Closed));
-    // The second call has the same result.
+    // A second call does not report the fault again.
     assert_eq!(endpoint.handle_eof(), Ok(()));
 
     // The answer to the peer's close frame need not have been written.

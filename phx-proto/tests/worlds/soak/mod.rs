@@ -1,5 +1,5 @@
 //! Random worlds. The invariants hold at every step, whatever fails. Once faults stop, every wanted
-//! channel is joined and every push ends within ten minutes of virtual time.
+//! channel is joined and every push ends within twenty minutes of virtual time.
 //!
 //! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds. `PHX_WORLD_SEED=7` runs only
 //! the world of that seed, and prints its trace if it fails.

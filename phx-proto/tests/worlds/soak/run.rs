@@ -15,9 +15,9 @@ use phx_proto::wire::V1;
 use phx_proto::{Config, Frame, PushOptions};
 use serde_json::{Value, json};
 
-/// The maximum time for everything to recover once faults stop. It is the longest wait that the
+/// The maximum time for everything to recover once faults stop. It covers the longest wait that the
 /// defaults can have begun, 300 s after repeated refusals (jitter adds nothing), and the time after
-/// which a dead connection is detected. On a slow link that is longer by `progress_max`.
+/// which a dead connection is detected. On a slow link that time is longer by `progress_max`.
 const PEACE: Duration = Duration::from_secs(600 + 600);
 
 /// The length of a large message. It takes half a minute on the slowest link.
