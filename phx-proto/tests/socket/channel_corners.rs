@@ -335,8 +335,8 @@ fn repeated_or_late_unmatched_reply_is_ignored() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// The memory of casts whose reply may still arrive is bounded; beyond the bound only the latest
-/// casts count.
+/// The socket remembers a bounded number of casts whose reply may still arrive, the latest ones. The
+/// "unmatched topic" replies to many casts cause one rejoin.
 #[test]
 fn unmatched_replies_to_many_casts_rejoin_once() {
     let mut hand = Hand::joined(config());

@@ -456,7 +456,8 @@ fn held_call_blocks_only_its_channel() {
     assert_eq!(hand.socket.sizes().held_topics, 0, "their time is up");
 }
 
-/// A driver that cannot write anything must not be called again at once.
+/// While a call is held, the next deadline is that of a push, so the driver is not called again at
+/// once.
 #[test]
 fn held_call_makes_no_driver_spin() {
     let mut hand = Hand::joined(in_flight(1).heartbeat_interval(secs(0)));

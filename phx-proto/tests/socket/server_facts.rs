@@ -291,7 +291,7 @@ fn server_close_codes_all_reconnect() {
 }
 
 /// A refused connect is answered with 403 and an empty body, or with the response of an
-/// `error_handler`. A bug in the handler leads to a 500 (`wire/handshake_rejected`).
+/// `error_handler`. If `connect` raises, the answer is a 500 (`wire/handshake_rejected`).
 /// Protocol: CONN-14, RETRY-7.
 #[test]
 fn refused_connect_keeps_status_headers_body() {
@@ -315,9 +315,10 @@ fn refused_connect_keeps_status_headers_body() {
     }
 }
 
-/// Phoenix decodes the standard alphabet without padding, although the name of the subprotocol
-/// contains `base64url` (`wire/handshake_auth_token_variants`). A server without `auth_token` selects
-/// no subprotocol (`wire/handshake_auth_token__1.7.24`), which is not an error.
+/// The auth token is sent in the standard alphabet without padding, although the name of the
+/// subprotocol contains `base64url`: Phoenix answers the URL-safe alphabet with a 500
+/// (`wire/handshake_auth_token_variants`). A server without `auth_token` selects no subprotocol
+/// (`wire/handshake_auth_token__1.7.24`), which is not an error.
 /// Protocol: CONN-6, CONN-7, CONN-8.
 #[test]
 fn auth_token_is_unpadded_standard_base64() {
