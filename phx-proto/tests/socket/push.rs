@@ -642,6 +642,19 @@ fn written_frames_and_bytes_are_counted() {
     assert_eq!(stats.bytes_out, before.bytes_out + frame.len() as u64);
 }
 
+#[test]
+fn received_frames_and_bytes_are_counted() {
+    let mut hand = Hand::joined(config());
+    let before = hand.socket.stats();
+    assert!(before.bytes_in > 0, "the answer of the join");
+    let frame = r#"[null,null,"room:a","e",{}]"#;
+    hand.receive_text(frame);
+    hand.receive_text("no frame");
+    let stats = hand.socket.stats();
+    assert_eq!(stats.frames_in, before.frames_in + 2);
+    assert_eq!(stats.bytes_in, before.bytes_in + frame.len() as u64 + 8);
+}
+
 /// Only a reply without a join_ref shows that the server has no channel. Any other reply comes from
 /// the channel itself, even with the reason "unmatched topic".
 #[test]
