@@ -133,6 +133,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn byte_str_equals_the_same_text_only() {
+        let name = ByteStr::from("room:a");
+        assert!(name == "room:a" && name == *"room:a");
+        assert!(name != "room:b" && name != *"room:b");
+    }
+
     /// [`Borrow`] requires the hash and the order of `str`, because a lookup by `&str` uses them.
     #[test]
     fn byte_str_hashes_like_str() {

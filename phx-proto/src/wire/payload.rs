@@ -506,6 +506,18 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    /// The message never quotes a value, but it names what a parser expected.
+    #[test]
+    fn unreadable_payload_states_what_was_expected() {
+        let message = |text: &'static str| {
+            let read = Payload::received_json(text).deserialize::<Vec<u8>>();
+            read.expect_err("not a list of bytes").to_string()
+        };
+        assert!(message("[1,").contains("EOF while parsing"), "{}", message("[1,"));
+        let other = message(r#"["s3cret"]"#);
+        assert!(other.contains("another type is expected") && !other.contains("s3cret"), "{other}");
+    }
+
     #[test]
     fn envelope_is_written_into_headroom() {
         let payload = Payload::from(json!({"a": 1}));

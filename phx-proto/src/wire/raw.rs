@@ -87,3 +87,18 @@ impl<'de> Deserialize<'de> for Members<'de> {
         deserializer.deserialize_map(Keys)
     }
 }
+
+#[cfg(all(test, feature = "service"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nesting_is_counted_outside_strings() {
+        for (text, levels) in
+            [("1", 0), ("[1]", 1), (r#"{"a":[1],"b":{}}"#, 2), (r#"["[[\"{"]"#, 1)]
+        {
+            assert!(!is_nested_deeper(text, levels), "{text}");
+            assert!(levels == 0 || is_nested_deeper(text, levels - 1), "{text}");
+        }
+    }
+}
