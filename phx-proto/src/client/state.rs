@@ -184,7 +184,7 @@ impl Shared {
     fn locked<T>(&self, work: impl FnOnce(&mut State) -> T) -> T {
         let mut state = self.lock();
         let answer = work(&mut state);
-        let wakes = state.wakes.take();
+        let wakes = core::mem::take(&mut state.wakes);
         let discarded = core::mem::take(&mut state.discarded);
         #[cfg(feature = "tracing")]
         let trace = {
@@ -270,11 +270,6 @@ impl Wakes {
                 self.more.push(waker);
             }
         }
-    }
-
-    #[inline]
-    fn take(&mut self) -> Self {
-        Self { first: self.first.take(), more: core::mem::take(&mut self.more) }
     }
 
     #[inline]

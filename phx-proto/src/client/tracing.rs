@@ -251,8 +251,9 @@ mod tests {
     fn events_page_lists_every_event() {
         use std::collections::BTreeSet;
 
-        use crate::event::cause::UnknownCause;
-        use crate::event::cause::{Cause, ChannelEnd, Interruption, NextStep, PushOutcome};
+        use crate::event::cause::{
+            Cause, ChannelEnd, Interruption, NextStep, PushOutcome, UnknownCause,
+        };
         use crate::id::{ConnectionId, PushId};
 
         let topic = || "room:lobby".into();
