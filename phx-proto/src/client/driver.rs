@@ -344,7 +344,7 @@ impl<R: Runtime> Driver<R> {
                         }
                         // The transport has already ended.
                         None => {
-                            let message = "the connection was already over".to_owned();
+                            let message = "the connection had already ended".to_owned();
                             let ended = Ended::Lost { message };
                             self.shared
                                 .input(now, |state| state.apply(now, Input::Closed { id, ended }));

@@ -43,7 +43,7 @@ impl ConnectError {
 #[non_exhaustive]
 pub enum NotConnected {
     /// The connection was closed or never started: call `connect`.
-    #[error("the connection is closed; call `connect`")]
+    #[error("the connection is closed: call `connect` first")]
     Closed,
     /// The connection gave up.
     #[error("the connection gave up: {0}")]
@@ -350,8 +350,8 @@ mod tests {
     #[test]
     fn end_and_lost_push_texts_are_sentences() {
         let end = ChannelEnd::GaveUp(Cause::HeartbeatTimeout);
-        let expected = "the channel ended before it was joined: the connection gave up: a heartbeat \
-                        went unanswered";
+        let expected = "the channel ended before it was joined: the connection gave up: the server \
+                        did not reply to a heartbeat in time";
         assert_eq!(JoinFailed::Ended(end).to_string(), expected);
         let rejected = ChannelEnd::Rejected(rejection(RejectionKind::Application));
         assert_eq!(rejected.to_string(), r"the server refused the join: no\nway");

@@ -131,7 +131,7 @@ pub enum StreamEnd {
     Overflow,
     /// The presence list would take more memory than
     /// [`PresenceStream::bytes_max`](super::PresenceStream::bytes_max) allows.
-    #[error("the presence list is too large; raise `bytes_max`")]
+    #[error("the presence list is too large: raise `bytes_max`")]
     PresenceTooLarge,
 }
 

@@ -11,14 +11,14 @@ pub(super) fn pem_problem(text: &[u8], wanted: &str, file: &str) -> Option<Strin
     }
     if begins("ENCRYPTED PRIVATE KEY") || has("Proc-Type: 4,ENCRYPTED") {
         return Some(format!(
-            "it is encrypted, and phx does not ask for a passphrase: decrypt it, \
+            "it is encrypted, and phx does not ask for a passphrase: decrypt it with \
              `openssl pkey -in {file} -out {file}.plain`"
         ));
     }
     if text.first() == Some(&0x30) {
         return Some(format!(
-            "it is DER or PKCS#12, not PEM: convert it, `openssl {} -in {file} -inform DER -out \
-             {file}.pem`, or `openssl pkcs12 -in {file} -nodes -out {file}.pem`",
+            "it is DER or PKCS#12, not PEM: convert it with `openssl {} -in {file} -inform DER -out \
+             {file}.pem` or `openssl pkcs12 -in {file} -nodes -out {file}.pem`",
             if wanted == "certificate" { "x509" } else { "pkey" },
         ));
     }

@@ -66,8 +66,8 @@ pub enum ConfigError {
     },
     /// The query has a `vsn` that is not the one of the codec.
     #[error(
-        "the vsn in the query is not {spoken}, the vsn of the codec: leave vsn out of the URI and \
-         the parameters"
+        "the vsn in the query differs from {spoken}, the vsn of the codec: leave vsn out of the URI \
+         and the parameters"
     )]
     Vsn {
         /// The vsn of the codec.
@@ -75,8 +75,8 @@ pub enum ConfigError {
     },
     /// The URI has a `vsn` that this crate does not implement. The error omits that value.
     #[error(
-        "the vsn in the URI is neither 2.0.0 nor 1.0.0: leave it out, and set a `Codec` for it \
-         with `Config::codec`"
+        "the vsn in the URI is neither 2.0.0 nor 1.0.0: for another vsn, leave it out of the URI and \
+         set a codec with `Config::codec`"
     )]
     UnknownVsn,
     /// A number that must not be zero is zero.

@@ -29,7 +29,9 @@ pub(crate) fn host_problem(host: &str) -> Option<&'static str> {
         return Some("missing host");
     }
     if !host.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Some("the host is not visible ASCII: write an IDN in its xn-- form");
+        return Some(
+            "the host must be visible ASCII: write an internationalized name in its xn-- form",
+        );
     }
     if host.contains('@') {
         return Some("it contains user information: pass credentials as headers or parameters");

@@ -45,7 +45,7 @@ pub struct Options {
     /// Time after which an open connection counts as stable.
     #[serde(rename = "stable_after_msec", with = "Msec")]
     pub stable_after: Duration,
-    /// The most retries before giving up; null for no limit.
+    /// The maximum number of retries before giving up; null for no limit.
     pub max_retries: Option<u32>,
     /// The longest time to retry before giving up; null for no limit.
     #[serde(rename = "max_elapsed_msec", with = "OptionalMsec")]
@@ -74,7 +74,7 @@ pub struct Options {
     /// The slowest link to the server, in bytes per second. Bytes written extend the deadline of a reply
     /// by the time that they take at this rate.
     pub send_rate_min: u64,
-    /// The most by which bytes read and written can extend the deadline of a reply.
+    /// The maximum time by which bytes read and written can extend the deadline of a reply.
     #[serde(rename = "progress_max_msec", with = "Msec")]
     pub progress_max: Duration,
 
@@ -84,7 +84,7 @@ pub struct Options {
     /// The longest time that an unanswered join may block the connection.
     #[serde(rename = "join_block_max_msec", with = "Msec")]
     pub join_block_max: Duration,
-    /// The most joins that are unanswered at a time.
+    /// The maximum number of joins that are unanswered at a time.
     pub join_concurrency: NonZeroUsize,
     /// Delays before a crashed channel is joined again; the last one repeats.
     #[serde(rename = "rejoin_after_msec")]
@@ -92,7 +92,7 @@ pub struct Options {
     /// Delays before a rejected join is retried; the last one repeats.
     #[serde(rename = "rejected_after_msec")]
     pub rejected_after: Backoff,
-    /// The most rejections in a row that are followed by a retry.
+    /// The maximum number of rejections in a row that are followed by a retry.
     pub join_rejections_max: u32,
     /// Timeout of a leave.
     #[serde(rename = "leave_timeout_msec", with = "Msec")]
@@ -101,11 +101,11 @@ pub struct Options {
     /// Timeout of a push, from the call to its outcome.
     #[serde(rename = "push_timeout_msec", with = "Msec")]
     pub push_timeout: Duration,
-    /// The most pushes that wait to be written.
+    /// The maximum number of pushes that wait to be written.
     pub queued_pushes_max: usize,
-    /// The most bytes of payloads and event names of pushes that wait to be written.
+    /// The maximum size, in bytes, of the payloads and event names of pushes that wait to be written.
     pub queued_bytes_max: usize,
-    /// The most calls that wait for their replies.
+    /// The maximum number of calls that wait for their replies.
     pub pushes_in_flight_max: NonZeroUsize,
     /// The largest frame to send, in bytes.
     pub max_push_bytes: usize,
@@ -114,9 +114,9 @@ pub struct Options {
     /// Whether received payloads are checked to be JSON.
     pub strict_payloads: bool,
 
-    /// The most messages that wait for one consumer.
+    /// The maximum number of messages that wait for one consumer.
     pub mailbox_messages_max: NonZeroUsize,
-    /// The most bytes of messages that wait for one consumer.
+    /// The maximum number of bytes of messages that wait for one consumer.
     pub mailbox_bytes_max: usize,
     /// Size of the read buffer in bytes.
     pub read_buffer_bytes: NonZeroUsize,

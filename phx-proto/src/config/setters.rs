@@ -335,8 +335,8 @@ impl Config {
         self
     }
 
-    /// Sets the most retries since the last stable connection; after them the connection ends as
-    /// `GaveUp`. `None` means no limit, and 0 disables retries.
+    /// Sets the maximum number of retries since the last stable connection; after them the connection ends
+    /// as `GaveUp`. `None` means no limit, and 0 disables retries.
     #[must_use]
     pub fn max_retries(mut self, max: Option<u32>) -> Self {
         self.options_mut().max_retries = max;
@@ -463,7 +463,7 @@ impl Config {
         self
     }
 
-    /// Sets the most by which bytes read and written can extend the deadline of one reply.
+    /// Sets the maximum time by which bytes read and written can extend the deadline of one reply.
     ///
     /// A dead connection is detected at the latest after the sum of
     /// [`heartbeat_timeout`](Self::heartbeat_timeout) and this time, measured from when a heartbeat was due.
@@ -495,7 +495,7 @@ impl Config {
         self
     }
 
-    /// Sets the most joins that may be unanswered at once, at least 1.
+    /// Sets the maximum number of joins that may be unanswered at once, at least 1.
     ///
     /// A server with a rate limit for joins may close the connection. If two connections in a row are
     /// closed within 2 s of joins, the client sends joins at half the rate at which the server answered
@@ -523,8 +523,8 @@ impl Config {
         self
     }
 
-    /// Sets the most rejections in a row that are followed by a retry, for rejoins and auto-joins. With 0
-    /// the first rejection is final.
+    /// Sets the maximum number of rejections in a row that are followed by a retry, for rejoins and
+    /// auto-joins. With 0 the first rejection is final.
     #[must_use]
     pub fn join_rejections_max(mut self, max: u32) -> Self {
         self.options_mut().join_rejections_max = max;
@@ -549,8 +549,8 @@ impl Config {
         self
     }
 
-    /// Sets the most pushes that are accepted and not yet written, on all channels together. With 0 no push
-    /// is accepted, because each push waits for the transport first.
+    /// Sets the maximum number of pushes that are accepted and not yet written, on all channels together.
+    /// With 0 no push is accepted, because each push waits for the transport first.
     ///
     /// While more than one topic is wanted or being left, one topic can use at most half of the queue
     /// (rounded up), so a topic that cannot be joined does not make pushes to other topics fail. A push
@@ -562,10 +562,10 @@ impl Config {
         self
     }
 
-    /// Sets the most bytes of payloads and event names of pushes that are accepted and not yet written.
-    /// While more than one topic is wanted or being left, one topic can use at most half, as with
-    /// [`queued_pushes_max`](Self::queued_pushes_max). A single push that is larger is never accepted, so
-    /// raise this together with [`max_push_bytes`](Self::max_push_bytes): to twice its value if there are
+    /// Sets the maximum size, in bytes, of the payloads and event names of pushes that are accepted and not
+    /// yet written. While more than one topic is wanted or being left, one topic can use at most half, as
+    /// with [`queued_pushes_max`](Self::queued_pushes_max). A single push that is larger is never accepted,
+    /// so raise this together with [`max_push_bytes`](Self::max_push_bytes): to twice its value if there are
     /// several topics.
     ///
     /// The limit counts memory. A payload that is a slice of a larger buffer is copied when it is accepted,
@@ -577,8 +577,8 @@ impl Config {
         self
     }
 
-    /// Sets the most calls that are written and wait for their replies, on all channels together, at least
-    /// 1.
+    /// Sets the maximum number of calls that are written and wait for their replies, on all channels
+    /// together, at least 1.
     ///
     /// When this number is reached, further calls wait in the queue, within its limits and their own
     /// timeouts, until a call ends. Pushes after such a call on the same channel wait too, including casts,
@@ -625,7 +625,7 @@ impl Config {
         self
     }
 
-    /// Sets the most messages, and the most bytes of them, that wait for one slow consumer. Used by the
+    /// Sets the maximum number of messages, and of their bytes, that wait for one slow consumer. Used by the
     /// `driver` feature.
     ///
     /// A stream takes up to an eighth of either from its mailbox at once. Those messages still count

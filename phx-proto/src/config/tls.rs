@@ -115,8 +115,8 @@ impl Tls {
         if leaf.is_some_and(|leaf| leaf.version == 1) {
             let problem = format!(
                 "the certificate{subject} is of X.509 version 1, which is not accepted: sign it \
-                 as version 3, `openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -days 365 \
-                 -extfile v3.ext -out device.pem` with the line basicConstraints=CA:FALSE in v3.ext"
+                 as version 3 with `openssl x509 -req -in device.csr -CA ca.pem -CAkey ca.key -days 365 \
+                 -extfile v3.ext -out device.pem`, where v3.ext contains the line basicConstraints=CA:FALSE"
             );
             return Err(TlsError::Pem { what: names.chain.to_owned(), problem });
         }
@@ -422,7 +422,7 @@ fn identity_problem(error: &rustls::Error, names: Names<'_>, subject: &str) -> S
              {cert_file} -noout -pubkey`"
         ),
         rustls::Error::General(_) => format!(
-            "{key} has a key type that is not supported: create another, `openssl genpkey -algorithm \
+            "{key} has a key type that is not supported: create another with `openssl genpkey -algorithm \
              EC -pkeyopt ec_paramgen_curve:P-256 -out {key_file}` ({error})"
         ),
         _ => format!("{chain}{subject}: {error}"),

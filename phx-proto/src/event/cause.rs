@@ -48,7 +48,7 @@ pub enum Cause {
     /// connection was closed with code 1009. If this happens again on the next connection, the attempt after
     /// that waits for the delays of [`Config::refused_after`](crate::Config::refused_after).
     #[error(
-        "the server sent a message of more than {limit} bytes; to accept it, raise \
+        "the server sent a message of more than {limit} bytes: to accept it, raise \
          `Config::max_message_bytes` (the key `max_message_bytes`)"
     )]
     MessageTooLarge {
@@ -107,7 +107,7 @@ pub enum Cause {
     #[error("the server refused the credentials, and the credential provider has no others")]
     CredentialsUnchanged,
     /// The server did not reply to a heartbeat in time.
-    #[error("a heartbeat went unanswered")]
+    #[error("the server did not reply to a heartbeat in time")]
     HeartbeatTimeout,
     /// The transport accepted no frame for longer than
     /// [`Config::write_stall_timeout`](crate::Config::write_stall_timeout).
@@ -643,7 +643,7 @@ pub enum UnknownCause {
     ChannelClosed,
     /// A new join replaces the channel. The server does not reply to pushes of the old instance
     /// (`wire/join_double`).
-    #[error("the channel is joined again")]
+    #[error("a new join replaced the channel")]
     ChannelReplaced,
     /// The application left the channel.
     #[error("the application left the channel")]

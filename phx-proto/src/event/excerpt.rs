@@ -5,7 +5,7 @@ use core::fmt::{self, Write as _};
 
 use crate::wire::payload::Payload;
 
-/// The most characters of an excerpt.
+/// The maximum number of characters in an excerpt.
 const MOST: usize = 200;
 
 /// A text of a peer, escaped and bounded.

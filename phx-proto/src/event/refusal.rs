@@ -76,7 +76,7 @@ impl From<Serialized> for Refusal {
 }
 
 impl Refusal {
-    /// The most bytes of the body that are kept.
+    /// The maximum number of bytes of the body that are kept.
     pub const MAX_BODY: usize = 1024;
 
     /// Creates a refusal from its parts. It keeps the first [`MAX_BODY`](Self::MAX_BODY) bytes of the body.

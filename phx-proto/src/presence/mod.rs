@@ -31,9 +31,9 @@ use merge::{Diff, Entries, List};
 
 use crate::wire::payload::{Payload, PayloadError};
 
-/// The most diffs that are queued before the state arrives.
+/// The maximum number of diffs that are queued before the state arrives.
 const QUEUED_DIFFS_MAX: usize = 256;
-/// The most memory of queued diffs, in bytes.
+/// The maximum memory of queued diffs, in bytes.
 const QUEUED_BYTES_MAX: usize = 8 << 20;
 /// The default of [`Presence::bytes_max`].
 const LIST_BYTES_MAX: usize = 64 << 20;
@@ -123,7 +123,7 @@ impl<M> Presence<M> {
         Self { list: List::new(), progress: SyncState::waiting(), bytes_max: LIST_BYTES_MAX }
     }
 
-    /// Sets the most memory that the list may take, in bytes. The default is 64 MiB, enough for about
+    /// Sets the maximum memory that the list may take, in bytes. The default is 64 MiB, enough for about
     /// 50,000 users with one small meta each.
     ///
     /// A meta counts as the [`Value`] that it was read from, which usually takes more than a type of the

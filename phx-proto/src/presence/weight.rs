@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::wire::weight::nodes_weight;
 
-/// The most memory, in bytes, that one byte of text takes once it is parsed. The worst case is `{"":}`
+/// The maximum memory, in bytes, that one byte of text takes once it is parsed. The worst case is `{"":}`
 /// around a value: these five bytes become a map.
 const MOST_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
 

@@ -328,11 +328,14 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             size(*pushes_in_flight),
         ),
         (
-            seconds("phx_heartbeat_rtt_seconds", "Round trip of the last heartbeat."),
+            seconds("phx_heartbeat_rtt_seconds", "Round-trip time of the last heartbeat."),
             time(*last_rtt),
         ),
         (
-            seconds("phx_join_duration_seconds", "Time from writing the last join to its ok."),
+            seconds(
+                "phx_join_duration_seconds",
+                "Time from writing to reply of the last successful join.",
+            ),
             time(*last_join),
         ),
     ]

@@ -178,7 +178,7 @@ impl UnknownConnection {
 #[non_exhaustive]
 pub enum StartError {
     /// A connection with this name is running. Stop it first, or choose another name.
-    #[error("connection {name:?} is already running; stop it first, or choose another name")]
+    #[error("connection {name:?} is already running: stop it first, or choose another name")]
     Duplicate {
         /// The name of the connection.
         name: String,
@@ -192,7 +192,7 @@ pub enum StartError {
     /// The `tls` key of the connection names files that were not read: call `Connections::load_tls`
     /// first.
     #[error(
-        "connection {name:?} was not started: the files of its key \"tls\" were not read; call `Connections::load_tls` first"
+        "connection {name:?} was not started: the files of its key \"tls\" were not read: call `Connections::load_tls` first"
     )]
     UnreadFiles {
         /// The name of the connection.

@@ -79,8 +79,8 @@ impl ServerConfig {
         self
     }
 
-    /// The most topics that one socket may have joined at a time (`wire/join_too_many_channels`).
-    /// By default 100.
+    /// The maximum number of topics that one socket may have joined at a time
+    /// (`wire/join_too_many_channels`). By default 100.
     #[must_use]
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.max_channels = channels;

@@ -19,7 +19,7 @@ use crate::websocket::upgrade::accept_of;
 
 /// The longest head of a request, in bytes.
 const HEAD_MAX: usize = 16 * 1024;
-/// The most header fields in a request.
+/// The maximum number of header fields in a request.
 const HEADERS_MAX: usize = 100;
 
 /// A head that is being received.

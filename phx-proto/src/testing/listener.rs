@@ -464,7 +464,7 @@ async fn write<N: Serve>(
     flushed.await
 }
 
-/// The most bytes of a request that are read after its response.
+/// The maximum number of bytes of a request that are read after its response.
 const REST_MAX: usize = 1 << 20;
 
 /// Ends a connection whose request was refused. It reads the rest of the request first: dropping a

@@ -123,7 +123,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
         {
             let message = format!(
                 "{host:?} refuses the handshake: it may require a client certificate, or ciphers \
-                 that are not offered ({error})"
+                 that the client does not offer ({error})"
             );
             (TlsKind::Other, message)
         }

@@ -27,23 +27,23 @@ use crate::wire::Frame;
 /// ([`Violation::close_code`](super::Violation::close_code)).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most bytes of a received message, over all its fragments. The buffer for fragments grows
-    /// by doubling, so for a while it may hold twice as many.
+    /// The maximum number of bytes in a received message, over all its fragments. The buffer for
+    /// fragments grows by doubling, so for a while it may hold twice as many.
     pub message_bytes_max: usize,
-    /// The most bytes in the payload of a received data frame. The caller's buffer must be able to
-    /// hold that many.
+    /// The maximum number of bytes in the payload of a received data frame. The caller's buffer
+    /// must be able to hold that many.
     pub frame_bytes_max: usize,
-    /// The most fragments of a received message.
+    /// The maximum number of fragments of a received message.
     pub fragments_max: u32,
-    /// The most empty fragments of a received message. They cost time, and no limit in bytes
-    /// applies to them.
+    /// The maximum number of empty fragments of a received message. They cost time, and no limit in
+    /// bytes applies to them.
     pub empty_fragments_max: u32,
     /// The capacity of the outbox: while it holds this many bytes or more, [`Endpoint::send`] fails
     /// with [`SendError::Full`]. Each message counts 64 bytes in addition to its length. The
     /// message that reaches the limit may exceed it.
     pub outbox_bytes_max: usize,
-    /// The most bytes of a sent data frame. Longer messages are cut into fragments, with a ping
-    /// after each except the last. Zero counts as one.
+    /// The maximum number of payload bytes in a sent data frame. Longer messages are cut into
+    /// fragments, with a ping after each except the last. Zero counts as one.
     pub fragment_bytes: usize,
 }
 

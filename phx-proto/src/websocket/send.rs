@@ -73,7 +73,7 @@ pub enum PingRefused {
     Full,
 
     /// The payload is longer than 125 bytes (RFC 6455 section 5.5).
-    #[error("a ping payload of {length} bytes exceeds 125")]
+    #[error("the payload of a ping has {length} bytes, more than 125")]
     TooLong {
         /// The length.
         length: usize,
@@ -88,7 +88,7 @@ pub enum PingRefused {
 #[derive(Clone)]
 pub(super) struct Sender {
     masks: bool,
-    /// The most bytes of a data frame.
+    /// The maximum number of payload bytes in a data frame.
     fragment_max: usize,
     outbox_max: usize,
     outbox: VecDeque<Frame>,

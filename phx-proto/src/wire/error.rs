@@ -151,8 +151,8 @@ pub enum EncodeError {
     /// 1011 (`wire/v1_binary`).
     #[error("the codec does not support binary payloads")]
     NoBinary,
-    /// A field is longer than 255 bytes, the most that the header of a binary frame allows.
-    #[error("the {field} of a binary push has {len} bytes, at most 255 are allowed")]
+    /// A field is longer than 255 bytes, the maximum that the header of a binary frame allows.
+    #[error("the {field} of a binary push has {len} bytes, more than 255")]
     FieldTooLong {
         /// Name of the field.
         field: &'static str,

@@ -21,9 +21,9 @@ const HEADROOM: usize = Payload::HEADROOM;
 /// The initial capacity for a serialised payload, enough for one of common length.
 const USUAL: usize = 160;
 
-/// The most unused capacity of a buffer in bytes, or a quarter of its length if that is more. Without this
-/// limit, a buffer that grew by doubling could have as much unused capacity as content, and every bound in
-/// bytes would have to count it.
+/// The maximum unused capacity of a buffer in bytes, or a quarter of its length if that is more. Without
+/// this limit, a buffer that grew by doubling could have as much unused capacity as content, and every
+/// bound in bytes would have to count it.
 const SPARE_MAX: usize = 1 << 10;
 
 /// The static memory of [`Payload::empty`].

@@ -99,7 +99,7 @@ impl ReadBuffer {
         self.largest = self.largest.max(frame_len);
     }
 
-    /// The most memory that one slice keeps alive, in bytes.
+    /// The maximum memory that one slice keeps alive, in bytes.
     ///
     /// This is twice the configured size, plus twice the part of the largest frame that exceeds an eighth
     /// of the configured size.

@@ -122,7 +122,7 @@ pub enum UpgradeError {
     },
 
     /// The server selected a subprotocol that was not offered, or several subprotocols.
-    #[error("the server selected the subprotocol \"{answered}\" out of {offered:?}")]
+    #[error("the server selected the subprotocol \"{answered}\" instead of one of {offered:?}")]
     UnexpectedProtocol {
         /// The offers; auth tokens in them are redacted.
         offered: Vec<String>,
@@ -131,7 +131,7 @@ pub enum UpgradeError {
     },
 
     /// The server selected an extension, though none was offered.
-    #[error("the server selected the extension \"{answered}\", and none was offered")]
+    #[error("the server selected the extension \"{answered}\", but none was offered")]
     UnexpectedExtension {
         /// The value that the server sent.
         answered: String,

@@ -35,7 +35,7 @@ const MAX_HEAD: usize = 16 * 1024;
 /// The maximum number of headers that are kept. A header can be sent in a few bytes and takes more
 /// memory than that.
 const MAX_HEADERS: usize = 1_024;
-/// The most bytes that are kept as evidence of a response that is not HTTP.
+/// The maximum number of bytes that are kept as evidence of a response that is not HTTP.
 const MAX_EVIDENCE: usize = 64;
 
 #[derive(Clone)]

@@ -19,14 +19,14 @@ Quick start, with `phx serve` in another terminal:
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby
   phx push ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
 
-The output is readable lines on a terminal, in colour unless NO_COLOR is set,
-and JSON in a pipe.
+On a terminal, the output is plain lines, in colour unless NO_COLOR is set. In a
+pipe, it is JSON.
 
 Exit codes:
   0  success, or stopped by a signal
-  1  local failure: a port in use; output that is not read, or whose reader has
-     closed it (`phx run`); a failed step of the demo; a replay that diverges;
-     a second signal that forced the exit
+  1  local failure: a port in use; output that is not read; for `phx run`, a
+     reader that closed the output; a failed step of the demo; a replay that
+     diverges; a second signal that forced the exit
   2  bad usage: an unknown option, an invalid URL, payload or file
   3  the server could not be reached, or the connection was lost for good
   4  the server refused the upgrade with an HTTP status
@@ -40,7 +40,7 @@ The demo uses loopback sockets on a free port and takes a few seconds.
 Examples:
   phx demo
 
-Exit codes: 0 success, 1 a step failed.";
+Exit codes: 0 success; 1 a step failed.";
 
 const SERVE: &str = "\
 Any client can join topics that start with room:. The event `echo` is answered
@@ -52,7 +52,7 @@ Examples:
   phx serve
   TOKEN=s3cret phx serve --addr 127.0.0.1:0 --token-env TOKEN
 
-Exit codes: 0 stopped by a signal, 1 local failure (a port in use).";
+Exit codes: 0 stopped by a signal; 1 local failure (a port in use).";
 
 const RUN: &str = "\
 Events are printed as lines on a terminal and as one JSON object per line in a
@@ -71,9 +71,9 @@ Examples:
   phx run connections.json --subscribe 'jido.signal.phoenix.channel.*'
   phx run connections.json --metrics 127.0.0.1:9464 --metrics-every 60
 
-Exit codes: 0 stopped by a signal, 1 the reader closed the output, output was
-lost during the shutdown, a second signal forced the exit, or a port is in use,
-2 an invalid file or pattern, 3 every connection has ended.";
+Exit codes: 0 stopped by a signal; 1 the reader closed the output, output was
+lost during the shutdown, a second signal forced the exit, or a port is in use;
+2 an invalid file or pattern; 3 every connection has ended.";
 
 const CHECK: &str = "\
 The query of a URL is printed without its values, and no other secret is
@@ -83,7 +83,7 @@ Examples:
   phx check connections.json
   phx check --schema
 
-Exit codes: 0 the file is valid, 2 it is not.";
+Exit codes: 0 the file is valid; 2 it is not.";
 
 const LISTEN: &str = "\
 It continues through lost connections and crashed channels, and reports retries
@@ -102,9 +102,9 @@ Examples, with `phx serve` in another terminal:
 To wait for one event and print its payload:
   --event done --count 1 --for 10s --raw
 
-Exit codes: 0 stopped by a signal, --count or --for, 1 output was lost, 2 bad
-usage, 3 unreachable or closed by the server, 4 the upgrade was refused, 5 a
-join was rejected, 7 fewer messages than --count arrived in time.";
+Exit codes: 0 stopped by a signal, --count or --for; 1 output was lost; 2 bad
+usage; 3 unreachable or closed by the server; 4 the upgrade was refused; 5 a
+join was rejected; 7 fewer messages than --count arrived in time.";
 
 const PUSH: &str = "\
 Examples, with `phx serve` in another terminal:
@@ -113,32 +113,32 @@ Examples, with `phx serve` in another terminal:
   phx push ws://127.0.0.1:4000/socket/websocket room:lobby echo \\
     --repeat 3 --interval 10ms
 
-Exit codes: 0 answered with ok, 2 bad usage, 3 unreachable, 4 the upgrade was
-refused, 5 the join was rejected, 6 answered with an error or not in time.";
+Exit codes: 0 answered with ok; 2 bad usage; 3 unreachable; 4 the upgrade was
+refused; 5 the join was rejected; 6 answered with an error or not in time.";
 
 const CAST: &str = "\
-After the event it leaves the channel, and it ends when the server has confirmed
-that: the server has received the event by then.
+After the event, it leaves the channel and waits until the server has confirmed
+the leave. By then, the server has received the event.
 
 Examples, with `phx serve` in another terminal:
   phx cast ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
 
-Exit codes: 0 sent, 2 bad usage, 3 unreachable, 4 the upgrade was refused, 5 the
-join was rejected, 6 not sent in time.";
+Exit codes: 0 sent; 2 bad usage; 3 unreachable; 4 the upgrade was refused; 5 the
+join was rejected; 6 not sent in time.";
 
 const REPLAY: &str = "\
-A trace line that begins with a lower-case letter or `<-` is an input of the
-client, `=` is the result of a command, and any other line is an action. The
-client's core depends on its inputs alone, so a replay gives the same actions;
-if it does not, the first line that differs is reported.
+In the trace, a line that begins with a lower-case letter or `<-` is an input of
+the client, a line that begins with `=` is the result of a command, and any
+other line is an action. The actions depend on the inputs alone, so a replay
+gives the same actions. If it does not, the first line that differs is reported.
 
 Examples:
   phx listen ws://127.0.0.1:4000/socket/websocket \\
     --join room:lobby --record bug.jsonl
   phx replay bug.jsonl
 
-Exit codes: 0 the replay matches, 1 the replay diverges, 2 the file is not a
-recording or is truncated.";
+Exit codes: 0 the replay matches; 1 the replay diverges; 2 the file is not a
+recording, or is truncated.";
 
 const COMPLETIONS: &str = "\
 Examples:
@@ -146,12 +146,12 @@ Examples:
   phx completions zsh
   phx completions fish
 
-Save the output where the shell looks for it: for bash in
-~/.local/share/bash-completion/completions/phx, for fish in
-~/.config/fish/completions/phx.fish, for zsh in a file _phx in a folder of
-fpath.
+Save the output where the shell looks for it:
+  bash  ~/.local/share/bash-completion/completions/phx
+  fish  ~/.config/fish/completions/phx.fish
+  zsh   a file _phx in a folder of fpath
 
-Exit codes: 0 success, 1 the output failed, 2 unknown shell.";
+Exit codes: 0 success; 1 the output failed; 2 unknown shell.";
 
 const MAN: &str = "\
 Examples:
@@ -161,7 +161,7 @@ Examples:
 `phx man | man -l -` displays the page. To install the pages, save them as
 share/man/man1/phx.1 and phx-run.1.
 
-Exit codes: 0 success, 1 the output failed, 2 unknown command.";
+Exit codes: 0 success; 1 the output failed; 2 unknown command.";
 
 #[derive(Debug, Parser)]
 #[command(name = "phx", version, about = "Phoenix Channels on the command line")]
@@ -173,7 +173,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show a client that keeps its channel while the server is killed
+    /// Show how a client recovers when its server is killed
     #[command(after_help = DEMO)]
     Demo,
     /// Run a Phoenix-like server for experiments

@@ -39,7 +39,7 @@ pub(crate) struct Push {
     #[arg(long, value_name = "N", default_value_t = 1)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
     repeat: u64,
-    /// Wait between pushes, such as 500ms
+    /// Wait this long between pushes, such as 500ms
     #[arg(long, value_name = "TIME", value_parser = crate::duration::parse)]
     #[arg(requires = "repeat")]
     interval: Option<Duration>,

@@ -240,7 +240,7 @@ impl Target {
         }
         let members = given.deserialize::<BTreeMap<String, Box<RawValue>>>();
         let mut members =
-            members.map_err(|_| bad(&"only an object can have further parameters"))?;
+            members.map_err(|_| bad(&"it must be an object if other options add parameters"))?;
         let mut add = |name: &String, secret: &Secret| {
             let value = to_raw_value(secret.expose()).map_err(|error| bad(&error))?;
             members.insert(name.clone(), value);

@@ -81,7 +81,7 @@ impl Control {
                 },
             }
         }
-        log("standard input has ended: no further orders");
+        log("standard input has ended: no further orders can arrive");
         core::future::pending().await
     }
 

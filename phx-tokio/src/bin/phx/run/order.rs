@@ -80,8 +80,8 @@ impl Order {
     }
 
     fn of(id: &str, members: Members<'_>) -> Result<Self, String> {
-        const WANTED: &str =
-            "beside \"id\" there must be one of \"push\", \"cast\", \"join\" and \"leave\"";
+        const WANTED: &str = "apart from \"id\", the line must have exactly one of the keys \
+                              \"push\", \"cast\", \"join\" and \"leave\"";
         let mut members = members.into_iter();
         let (Some((name, value)), None) = (members.next(), members.next()) else {
             return Err(WANTED.to_owned());
@@ -151,7 +151,7 @@ impl Details<'_> {
         };
         if self.members.contains_key("payload") {
             return Err(format!(
-                "{:?}: \"payload\" and \"payload_base64\" exclude each other",
+                "{:?}: \"payload\" and \"payload_base64\" cannot be used together",
                 self.of
             ));
         }
@@ -276,7 +276,7 @@ mod tests {
                 r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
                     "payload": {}, "payload_base64": ""}}"#,
                 Some("x"),
-                "exclude each other",
+                "cannot be used together",
             ),
             (
                 r#"{"id": "x", "push": {"connection": "a", "topic": "t", "event": "e",
