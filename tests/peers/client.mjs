@@ -11,11 +11,11 @@ import { WebSocket } from "ws"
 
 const [scenario, url] = process.argv.slice(2)
 
-// The timeout of every wait below. It passes only when something is wrong.
+// The timeout of every wait below. It expires only if a scenario fails.
 const DEADLINE = 60_000
-// A time that passes only when the server's clock is advanced.
+// Two durations on the server's clock, which only the tests advance. The second one is shorter than the
+// server's idle timeout.
 const HOUR = 3_600_000
-// Such a time, shorter than the server's idle timeout.
 const HALF_A_MINUTE = 30_000
 
 // Requests to the parent process.
@@ -207,7 +207,7 @@ const scenarios = {
     ann.push("shout_from", { nr: 1 })
     assert.deepEqual(await bob.events.shout.take(), { nr: 1 })
     await ok(ann.push("shout", { nr: 2 }))
-    // Not the first one, which the sender does not receive.
+    // The sender does not receive its `shout_from` (nr 1), only its `shout` (nr 2).
     assert.deepEqual(await ann.events.shout.take(), { nr: 2 })
     assert.deepEqual(await bob.events.shout.take(), { nr: 2 })
     await ask("broadcast", { topic: "room:lobby", event: "news", payload: { from: "server" } })
@@ -244,7 +244,7 @@ const scenarios = {
     const socket = await connected()
     const room = await joined(socket, "room:lobby", {}, "news")
     const other = await joined(socket, "room:other", {})
-    // A crash by a push, one from outside, and an event that no clause handles.
+    // Three crashes: by a push, by the server, and by an event that no clause handles.
     const crashes = [
       () => room.push("crash", {}),
       () => ask("crash", { topic: "room:lobby" }),

@@ -1,6 +1,6 @@
-"""Installs the Python packages of requirements.txt beside this file, once.
+"""Installs the Python packages of requirements.txt in this folder, once.
 
-Exits with 77 if they are not available: the caller then skips, visibly.
+Exits with 77 if they are not available. The caller then reports that it skips its test.
 """
 
 import os
@@ -27,7 +27,7 @@ def installed():
 
 
 def install():
-    # In a temporary folder, renamed when complete: two tests may install at the same time.
+    # Installs into a temporary folder and renames it, because two tests may install at the same time.
     with tempfile.TemporaryDirectory(prefix=".installing-", dir=HERE) as aside:
         target = os.path.join(aside, "modules")
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
@@ -37,7 +37,7 @@ def install():
         if done.returncode != 0:
             error = f"pip: {done.stderr.strip()[-300:]}"
             if "THESE PACKAGES DO NOT MATCH THE HASHES" in error:
-                # This is a failure, and no reason to skip.
+                # Wrong hashes are a failure, not a reason to skip the test.
                 sys.exit(error)
             print(error, file=sys.stderr)
             sys.exit(CANNOT)

@@ -19,8 +19,8 @@ Quick start, with `phx serve` in another terminal:
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby
   phx push ws://127.0.0.1:4000/socket/websocket room:lobby shout '{\"body\":\"hi\"}'
 
-On a terminal, the output is plain lines, in colour unless NO_COLOR is set. In a
-pipe, it is JSON.
+On a terminal, the output is lines of text, in colour unless NO_COLOR is set. In
+a pipe, it is JSON.
 
 Exit codes:
   0  success, or stopped by a signal
