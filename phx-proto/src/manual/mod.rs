@@ -14,7 +14,7 @@
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
 //! | [`events`] | every CloudEvent type, bus topic and log event |
 //! | [`recording`](crate::recording) | a recording of what a client did, for a bug report (feature `recording`) |
-//! | [`shut_down`] | how to end a program in order |
+//! | [`shut_down`] | how to end a program gracefully |
 //! | [`many_connections`] | how to keep many connections |
 //! | [`operating`] | `phx run` as a service: the file, shutdown, reload, control, metrics, more than one process |
 //! | [`testing_your_client`] | how to test your code against a server that the test controls |
@@ -34,7 +34,7 @@
 //! | --- | --- |
 //! | client | one connection to a server, with all its reconnects |
 //! | topic, channel | a topic is a name such as `room:lobby`; a channel is the conversation on a topic, from a join to its end |
-//! | handle | a `Client` or a `Channel` value in your program; the client leaves a topic when the last `Channel` of it, and the last stream of its messages, are dropped |
+//! | handle | a `Client` or a `Channel` value in your program; the client leaves a topic when the last `Channel` of the topic and the last stream of its messages are dropped |
 //! | wanted topic | a topic that the client joins on every connection: the program has a handle of it, or it is an auto-join |
 //! | push | an event that the program sends: a *call* waits for a reply, a *cast* does not |
 //! | message | an event that the server sends on a topic |
