@@ -30,9 +30,8 @@
 //! # The loop
 //!
 //! 1. Pass the socket a command, such as [`Socket::join`], or an event of the transport, such as
-//!    [`Socket::handle_frame`]. Every call takes `now`, a [`Time`] of your own clock.
-//!    [`Socket::apply`] does the same as any of these calls, and takes the call as plain data, an
-//!    [`Input`].
+//!    [`Socket::handle_frame`]. Every call takes `now`, a [`Time`] of your own clock. [`Socket::apply`]
+//!    takes any of these calls as plain data, an [`Input`], and has the same effect.
 //! 2. Call [`Socket::poll_action`] and carry out what it returns, until it returns `None`. An
 //!    [`Action`] is an order (dial, write, close) or a [`Signal`] for the application.
 //! 3. Sleep until [`Socket::poll_timeout`] or until the next command or event.
@@ -79,7 +78,7 @@
 //!             }
 //!             Action::Signal(Signal::Interrupted { .. }) => story.push("interrupted"),
 //!             Action::Signal(Signal::Resumed { .. }) => story.push("resumed"),
-//!             _ => {} // other signals, and facts such as `ReconnectAfter`
+//!             _ => {} // other signals, and information such as `ReconnectAfter`
 //!         }
 //!     }
 //!     // Nothing else will happen before the next retry or heartbeat: jump there.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 /// The topic of heartbeats. It is not a channel.
 pub(crate) const PHOENIX: &str = "phoenix";
 
-/// The name of a channel, such as `room:lobby`. Cheap to clone.
+/// The name of a channel, such as `room:lobby`. It is cheap to clone.
 ///
 /// Phoenix accepts any string as a topic (`wire/join_unicode_topic`), and so does this type.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,5 +1,5 @@
-//! Test servers: [`Listener`] is a Phoenix-like server on a TCP port, [`Script`] is a scripted one in
-//! memory.
+//! Test servers: [`Listener`] is a Phoenix-like server on a TCP port, and [`Script`] is a scripted one
+//! in memory.
 
 use core::net::SocketAddr;
 use std::io;

@@ -200,9 +200,9 @@ impl Channel {
     ///
     /// No leave is sent: the new join replaces the old one, after the delay of a rejoin
     /// ([`Config::rejoin_after`](crate::Config::rejoin_after)). Every subscriber of the topic sees
-    /// `Interrupted` and `Resumed`; pushes that wait for their reply end
-    /// [`Unknown`](PushFailed::Unknown). Does nothing while the channel is not joined, because a
-    /// join is already due. Never waits.
+    /// `Interrupted` and `Resumed`; pushes that wait for their reply end as
+    /// [`Unknown`](PushFailed::Unknown). The call never waits. It does nothing while the channel is
+    /// not joined, because a join is already due.
     ///
     /// # Errors
     ///
@@ -547,7 +547,7 @@ impl Channel {
     /// [`messages`](Self::messages), the stream begins with the messages that the handle's first
     /// mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
     /// if they were other events. After that call, and on other handles, it begins when it is made
-    /// ([`Messages::starts_now`]). Never waits.
+    /// ([`Messages::starts_now`]). The call never waits.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};

@@ -172,7 +172,7 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
 }
 
 impl<T> Link<T> {
-    /// Whether there may be frames that the core has not got yet.
+    /// Whether there may be frames that the core has not received yet.
     fn has_more(&self) -> bool {
         !self.dry || !self.gathered.is_empty()
     }

@@ -22,7 +22,7 @@ use crate::wire::weight::{compact, weight};
 pub enum ChannelEvent {
     /// A push or a broadcast from the server.
     Message(Message),
-    /// The channel lost its join. The client joins it again by itself.
+    /// The channel is no longer joined. The client joins it again by itself.
     Interrupted {
         /// The latest cause.
         cause: Interruption,

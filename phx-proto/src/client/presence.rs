@@ -35,7 +35,7 @@ pub enum PresenceEvent<M = Value> {
     /// The list is complete: the server's state arrived, for the first time or after a gap. The
     /// changes that led to it came before this event.
     Synced,
-    /// The channel lost its join. The list keeps its last known entries. The client joins the
+    /// The channel is no longer joined. The list keeps its last known entries. The client joins the
     /// channel again by itself, and `Synced` follows when the list is complete again.
     Interrupted {
         /// The latest cause.
@@ -326,8 +326,8 @@ impl PresenceLog {
         *self = Self { messages: Some(Vec::new()), weight: 0 };
     }
 
-    /// Drops the log, because it would be incomplete: the channel lost its join, or a bound was
-    /// exceeded.
+    /// Drops the log, because it would be incomplete: the channel is no longer joined, or a bound
+    /// was exceeded.
     pub(super) fn stop(&mut self) {
         *self = Self::default();
     }

@@ -125,7 +125,8 @@ pub trait Transport: Unpin + 'static {
     fn close(&mut self, code: u16, reason: &str);
 }
 
-/// A result of `poll_receive`. Exhaustive on purpose: a driver must handle every variant.
+/// A result of `poll_receive`. The enum is exhaustive on purpose, because a driver must handle
+/// every variant.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Received {
     /// A data frame.

@@ -46,7 +46,7 @@ impl Config {
     }
 
     /// Sets all credentials at once: parameters, headers, token and address. They replace those set before.
-    /// An address that may not be dialled ends the first attempt.
+    /// If that address may not be dialled, the connection gives up at its first attempt.
     #[must_use]
     pub fn credentials(mut self, credentials: Credentials) -> Self {
         self.credentials = credentials;
@@ -569,8 +569,8 @@ impl Config {
     /// several topics.
     ///
     /// The limit counts memory. A payload that is a slice of a larger buffer is copied when it is accepted,
-    /// instead of when its frame is built. For each push, at most a kilobyte and a half or a quarter of its
-    /// payload, whichever is more, is not counted.
+    /// instead of when its frame is built. For each push, the limit does not count up to a kilobyte and a
+    /// half, or a quarter of the payload if that is more.
     #[must_use]
     pub fn queued_bytes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_bytes_max = max;
@@ -625,12 +625,12 @@ impl Config {
         self
     }
 
-    /// Sets the maximum number of messages, and of their bytes, that wait for one slow consumer. Used by the
-    /// `driver` feature.
+    /// Sets the maximum number of messages, and of their bytes, that wait for one slow consumer. The feature
+    /// `driver` uses these limits.
     ///
-    /// A stream takes up to an eighth of either from its mailbox at once. Those messages still count
-    /// against the limits, but are not dropped any more. The bytes count memory, including names and read
-    /// buffers; see [bounds](crate::manual::bounds).
+    /// A stream takes messages from its mailbox in batches of up to an eighth of each limit. Those messages
+    /// still count against the limits, but are not dropped any more. The bytes count memory, including names
+    /// and read buffers; see [bounds](crate::manual::bounds).
     ///
     /// # Errors
     ///
@@ -658,8 +658,8 @@ impl Config {
     }
 
     /// Sets the sizes of the socket's read and write buffers in bytes. The defaults suit one busy
-    /// connection; for thousands of idle ones see [`for_many_connections`](Self::for_many_connections).
-    /// Used by the adapters.
+    /// connection; for thousands of idle ones see [`for_many_connections`](Self::for_many_connections). The
+    /// adapters use these sizes.
     ///
     /// ```
     /// let one_of_many = phx_proto::Config::new("wss://example.com/socket/websocket")?

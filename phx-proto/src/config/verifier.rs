@@ -51,7 +51,8 @@ impl SignatureVerificationAlgorithm for WithoutParameters {
 type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
 
 /// ring's algorithms, plus a copy of each RSA algorithm for keys without parameters. The second value maps
-/// schemes only to those copies, because TLS 1.3 uses only the first algorithm of a scheme. Created once.
+/// schemes only to those copies, because TLS 1.3 uses only the first algorithm of a scheme. The values are
+/// created once.
 fn algorithms() -> &'static (WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms) {
     static MADE: OnceLock<(WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms)> = OnceLock::new();
     MADE.get_or_init(|| {

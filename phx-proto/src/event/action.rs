@@ -11,7 +11,7 @@ use crate::wire::Frame;
 
 /// One step for the driver, from [`Socket::poll_action`](crate::Socket::poll_action).
 ///
-/// Exhaustive on purpose, so that the compiler reports a new variant to the author of a driver.
+/// The enum is exhaustive on purpose, so that the compiler reports a new variant to the author of a driver.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "the core assumes that every action is carried out"]
 pub enum Action {

@@ -55,8 +55,8 @@ pub enum Released {
 
 /// The effect of supplying join parameters.
 ///
-/// Exhaustive on purpose, like [`Action`], so that the compiler reports a new variant to the author of a
-/// driver.
+/// The enum is exhaustive on purpose, like [`Action`], so that the compiler reports a new variant to
+/// the author of a driver.
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "it may be a frame to write"]
 pub enum Supplied {

@@ -6,7 +6,7 @@ use core::fmt::{self, Write as _};
 use crate::wire::payload::Payload;
 
 /// The maximum number of characters in an excerpt.
-const MOST: usize = 200;
+const CHARS_MAX: usize = 200;
 
 /// A text of a peer, escaped and bounded.
 pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
@@ -14,7 +14,7 @@ pub(crate) struct Excerpt<'a>(pub(crate) &'a str);
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut chars = self.0.chars();
-        for c in chars.by_ref().take(MOST) {
+        for c in chars.by_ref().take(CHARS_MAX) {
             match c {
                 // Quotes and backslashes are harmless and frequent in JSON, so they are not escaped.
                 '"' | '\'' | '\\' => f.write_char(c)?,

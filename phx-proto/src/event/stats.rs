@@ -51,8 +51,8 @@ pub struct Stats {
     /// Replies for which no call was waiting: second replies, late replies, and replies to casts.
     pub late_replies: u64,
     /// Messages that mailboxes dropped, and signals that streams of signals dropped. The drops of a mailbox
-    /// count only once a consumer reads it. So the drops of a handle's first mailbox do not count if the
-    /// application uses only [`on`](crate::client::Channel::on). Always 0 without the driver.
+    /// are added once a stream reads that mailbox. So the drops of a handle's first mailbox are never added
+    /// if the application uses only [`on`](crate::client::Channel::on). Without the driver, the number is 0.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,

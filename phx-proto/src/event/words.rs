@@ -42,14 +42,14 @@ pub(crate) struct Shown<'a>(pub(crate) &'a Frame);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST: usize = 160;
+        const CHARS_MAX: usize = 160;
         let Frame::Text(bytes) = self.0 else {
             return write!(f, "binary, {} bytes", self.0.len());
         };
         let text = String::from_utf8_lossy(bytes);
         let line = text.chars().map(|c| if c.is_control() { ' ' } else { c });
-        line.take(MOST).try_for_each(|c| fmt::Write::write_char(f, c))?;
-        if text.chars().count() > MOST {
+        line.take(CHARS_MAX).try_for_each(|c| fmt::Write::write_char(f, c))?;
+        if text.chars().count() > CHARS_MAX {
             write!(f, "… {} bytes", bytes.len())?;
         }
         Ok(())

@@ -6,13 +6,13 @@ use crate::wire::weight::nodes_weight;
 
 /// The maximum memory, in bytes, that one byte of text takes once it is parsed. The worst case is `{"":}`
 /// around a value: these five bytes become a map.
-const MOST_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
+const MAX_PER_BYTE: usize = (nodes_weight(1) + size_of::<Value>()) / 5 + 1;
 
 /// Whether a JSON text takes more than `max` bytes once it is parsed, by the measure of
 /// [`tree_weight`](crate::wire::weight::tree_weight). A text that is too short to exceed `max` is not
 /// scanned.
 pub(super) fn text_exceeds(text: &[u8], max: usize) -> bool {
-    text.len() > max / MOST_PER_BYTE && text_weight(text, max) > max
+    text.len() > max / MAX_PER_BYTE && text_weight(text, max) > max
 }
 
 /// The deepest nesting that serde_json reads.
@@ -89,7 +89,7 @@ mod tests {
         tree_weight(&serde_json::from_str(text).expect("JSON"))
     }
 
-    /// The weight of a text matches that of its values, and never exceeds [`MOST_PER_BYTE`] for each byte.
+    /// The weight of a text matches that of its values, and never exceeds [`MAX_PER_BYTE`] for each byte.
     #[test]
     fn text_weight_matches_parsed_values() {
         let many = |item: &str| format!("[{}]", vec![item; 1_000].join(","));
@@ -111,7 +111,7 @@ mod tests {
             // An escape is longer in the text than in the value.
             assert!(estimated >= weight, "{start}: {estimated} < {weight}");
             assert!(estimated <= weight + weight / 50, "{start}: {estimated} of {weight}");
-            assert!(weight <= text.len() * MOST_PER_BYTE, "{start}: {weight} of {}", text.len());
+            assert!(weight <= text.len() * MAX_PER_BYTE, "{start}: {weight} of {}", text.len());
         }
     }
 

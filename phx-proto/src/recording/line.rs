@@ -33,8 +33,9 @@ pub(super) struct Line {
     pub(super) what: What,
 }
 
-/// Written by hand, like the reader of presence entries: a derived implementation with `flatten` cannot
-/// read numbers if serde_json's feature `arbitrary_precision` is enabled.
+/// The implementation is written by hand, like the reader of presence entries: a derived
+/// one with `flatten` cannot read numbers if serde_json's feature `arbitrary_precision`
+/// is enabled.
 impl<'de> Deserialize<'de> for Line {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut what = Map::<String, Value>::deserialize(deserializer)?;

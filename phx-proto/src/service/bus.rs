@@ -151,7 +151,7 @@ impl Bus {
     }
 
     /// Delivers an event to every subscription that matches one of its topics, and returns how many
-    /// there were. Never waits.
+    /// there were. It never waits.
     pub fn publish(&self, routed: Routed) -> usize {
         let topics = &routed.topics;
         let matched = self.matched_by(|pattern| topics.iter().any(|topic| pattern.matches(topic)));

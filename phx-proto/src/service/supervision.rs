@@ -56,7 +56,7 @@ impl RestartPolicy {
     }
 
     /// Sets the maximum number of restarts within a time window. If one more is needed, the
-    /// connection stays ended. Default: 3 in 5 s.
+    /// connection stays ended. The default is 3 in 5 s.
     #[must_use]
     pub const fn intensity(mut self, max_restarts: u32, within: Duration) -> Self {
         self.max_restarts = max_restarts;

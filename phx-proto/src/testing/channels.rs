@@ -12,8 +12,8 @@ use super::handshake::Admission;
 
 /// The maximum number of messages of one `push_me`, and of bytes of one `big` or `push_me_binary`.
 /// A larger request crashes the channel; without the limit, it could crash the test process.
-const MOST_MESSAGES: u64 = 100_000;
-const MOST_BYTES: u64 = 64 * 1024 * 1024;
+const MESSAGES_MAX: u64 = 100_000;
+const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The channel module that a topic belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,7 @@ fn join_room(topic: &str, payload: &Payload) -> JoinVerdict {
     };
     let plain = member(payload, "override").and_then(Value::as_str) == Some("plain");
     let response = if plain { json!({}) } else { json!({ "topic": topic, "params": params }) };
-    let count = number(payload, "push_after").unwrap_or(0).min(MOST_MESSAGES);
+    let count = number(payload, "push_after").unwrap_or(0).min(MESSAGES_MAX);
     let after = numbered("joined_push", count).collect();
     JoinVerdict::Accepted { kind: Kind::Room, response, sleep: Duration::ZERO, after }
 }
@@ -150,7 +150,7 @@ fn room_event(event: &str, payload: &Payload, socket: &Admission) -> Option<Vec<
         }
         "noreply" => Vec::new(),
         "push_me" => {
-            let count = number(payload, "n").filter(|n| *n <= MOST_MESSAGES)?;
+            let count = number(payload, "n").filter(|n| *n <= MESSAGES_MAX)?;
             numbered(&text(payload, "event").unwrap_or_else(|| "pushed".into()), count).collect()
         }
         "push_me_binary" => push_me_binary(payload)?,
@@ -169,7 +169,7 @@ fn room_event(event: &str, payload: &Payload, socket: &Admission) -> Option<Vec<
             vec![nth(1), nth(2)]
         }
         "big" => {
-            let size = usize::try_from(number(payload, "bytes").filter(|n| *n <= MOST_BYTES)?);
+            let size = usize::try_from(number(payload, "bytes").filter(|n| *n <= BYTES_MAX)?);
             let data = "x".repeat(size.ok()?);
             vec![push("big", Payload::Json(json!({ "data": data })))]
         }
@@ -206,7 +206,7 @@ fn presence_event(event: &str, payload: &Payload) -> Option<Vec<Effect>> {
 fn push_me_binary(payload: &Payload) -> Option<Vec<Effect>> {
     let count = number(payload, "n")?;
     let size = number(payload, "size").unwrap_or(4);
-    if count > MOST_MESSAGES || size > MOST_BYTES || count.saturating_mul(size) > MOST_BYTES {
+    if count > MESSAGES_MAX || size > BYTES_MAX || count.saturating_mul(size) > BYTES_MAX {
         return None;
     }
     let event = text(payload, "event").unwrap_or_else(|| "pushed_bin".into());

@@ -62,9 +62,9 @@ impl ServerConfig {
         self
     }
 
-    /// The idle timeout: a socket whose client sends neither frames nor pings for this long is
-    /// closed with 1002 (`wire/idle_timeout_close`). By default 60 seconds. With real sockets it is
-    /// also the timeout for the head of the upgrade request; after it, the response is 408.
+    /// The idle timeout: a socket whose client sends neither frames nor pings for this long is closed
+    /// with 1002 (`wire/idle_timeout_close`). The default is 60 seconds. With real sockets it is also
+    /// the timeout for the head of the upgrade request; after it, the response is 408.
     #[must_use]
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = timeout;
@@ -80,7 +80,7 @@ impl ServerConfig {
     }
 
     /// The maximum number of topics that one socket may have joined at a time
-    /// (`wire/join_too_many_channels`). By default 100.
+    /// (`wire/join_too_many_channels`). The default is 100.
     #[must_use]
     pub fn max_channels(mut self, channels: usize) -> Self {
         self.max_channels = channels;
@@ -130,7 +130,7 @@ impl ServerConfig {
         self
     }
 
-    /// The seed of the `phx_ref` values and of the delays. By default 0.
+    /// The seed of the `phx_ref` values and of the delays. The default is 0.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;

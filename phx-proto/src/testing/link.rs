@@ -211,7 +211,7 @@ impl Link {
     }
 
     /// The maximum number of the client's frames in transit. While there are that many, the
-    /// client's transport accepts no more. By default 256.
+    /// client's transport accepts no more. The default is 256.
     pub fn buffer(&mut self, frames: usize) -> &mut Self {
         self.buffer = frames.max(1);
         self

@@ -121,7 +121,7 @@ impl Script {
         }
     }
 
-    /// Sets the limit of virtual time for methods that expect something. By default one minute.
+    /// Sets the limit of virtual time for methods that expect something. The default is one minute.
     #[must_use]
     pub const fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = limit;
@@ -129,7 +129,7 @@ impl Script {
     }
 
     /// Sets how much virtual time the `refute_` methods let pass while they check that nothing
-    /// arrives. By default 100 ms.
+    /// arrives. The default is 100 ms.
     #[must_use]
     pub const fn quiet(mut self, length: Duration) -> Self {
         self.quiet = length;

@@ -139,7 +139,7 @@ impl World {
         self
     }
 
-    /// Sets the limit of virtual time for [`run_until`](Self::run_until). By default one hour.
+    /// Sets the limit of virtual time for [`run_until`](Self::run_until). The default is one hour.
     pub fn time_limit(&mut self, limit: Duration) -> &mut Self {
         self.time_limit = limit;
         self

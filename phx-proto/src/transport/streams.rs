@@ -313,8 +313,7 @@ where
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
-        // Sent as a raw frame, because tungstenite would validate the UTF-8 of a text message
-        // again.
+        // The frame is sent raw, because tungstenite would validate the UTF-8 of a text message again.
         let (bytes, kind) = match frame {
             Frame::Text(bytes) => (bytes, Data::Text),
             Frame::Binary(bytes) => (bytes, Data::Binary),

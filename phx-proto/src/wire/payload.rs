@@ -32,7 +32,7 @@ static EMPTY: &[u8] = b"{}";
 /// The number of bytes of invalid input that are kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;
 
-/// One JSON value or raw bytes. Cheap to clone.
+/// One JSON value or raw bytes. It is cheap to clone.
 ///
 /// `Debug` shows only the kind and the length, because payloads hold private data.
 ///
@@ -230,7 +230,7 @@ impl Payload {
         }
     }
 
-    /// Whether the payload has no bytes, which only a binary one can.
+    /// Whether the payload has no bytes, which is possible only for a binary payload.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

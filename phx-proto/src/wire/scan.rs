@@ -5,8 +5,9 @@
 //!
 //! Frames as Phoenix servers write them, without whitespace and escapes, take the inlined branches; the
 //! `#[cold]` functions read the rest of JSON. Each function reads one token or a fixed sequence of tokens,
-//! so whitespace never changes the result. A separate reader for the usual form alone would save 37 of the
-//! 944 instructions that a message takes from its frame to the consumer, and none of those of a reply.
+//! so whitespace never changes the result. A separate reader for the usual form would save 37 of the 944
+//! instructions that a message takes on the way from its frame to the consumer. For a reply it would save
+//! none.
 
 use core::ops::Range;
 

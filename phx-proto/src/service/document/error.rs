@@ -16,7 +16,7 @@ pub struct ConnectionsError {
 
 impl ConnectionsError {
     /// The problems, connection by connection: first the problems of single keys in the order of
-    /// the document, then those of several keys together. Never empty.
+    /// the document, then those of several keys together. There is at least one.
     #[must_use]
     pub fn problems(&self) -> &[Problem] {
         &self.problems

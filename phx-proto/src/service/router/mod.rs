@@ -101,7 +101,7 @@ impl Router {
         Self { scheme: TypeScheme::default(), prefix: "jido".to_owned(), source: None }
     }
 
-    /// Sets the naming scheme of types. Default [`TypeScheme::Templated`].
+    /// Sets the naming scheme of types. The default is [`TypeScheme::Templated`].
     ///
     /// ```
     /// use phx_proto::{ConnectionId, Signal, Time};
@@ -119,14 +119,14 @@ impl Router {
         self
     }
 
-    /// Sets the prefix of every bus topic. Default `jido`.
+    /// Sets the prefix of every bus topic. The default is `jido`.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
         self
     }
 
-    /// Sets the source of every event. Default `/jido_coder/phoenix` for fixed types and
+    /// Sets the source of every event. The default is `/jido_coder/phoenix` for fixed types and
     /// `/phoenix/<connection>` for templated types.
     #[must_use]
     pub fn source(mut self, source: impl Into<String>) -> Self {

@@ -94,7 +94,8 @@ impl Socket {
         }
     }
 
-    /// Leaves a topic for all its interests. Allowed in every state; cancels a pending rejoin.
+    /// Leaves a topic for all its interests. The call is allowed in every state, and cancels a
+    /// pending rejoin.
     ///
     /// The outcomes of the pushes that the leave ends follow at once, and then the signal
     /// `ChannelClosed`, which ends the topic for its subscribers. `Left` follows with the outcome

@@ -98,7 +98,7 @@ pub enum PendingReason {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Channel {
     pub(crate) want: Option<Want>,
-    /// The instance that is being left. Boxed, because few channels are being left.
+    /// The instance that is being left. It is boxed, because few channels are being left.
     pub(crate) leaving: Option<Box<Leaving>>,
 }
 

@@ -43,7 +43,7 @@ impl Socket {
     /// Closes the connection, in every state. It cancels every retry and a `connect` that waits for
     /// the close handshake, and ends every push and every channel at once.
     ///
-    /// It does not flush: a push that was not written ends
+    /// It does not flush: a push that was not written ends as
     /// [`NotSent`](crate::PushOutcome::NotSent). An open connection is closed with code 1000, and
     /// the server has [`Config::close_timeout`](crate::Config::close_timeout) to answer.
     pub fn disconnect(&mut self, now: Time) {

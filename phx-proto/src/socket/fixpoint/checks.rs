@@ -1,4 +1,4 @@
-//! Checks of the invariants of `tests/ops/checkers`, after every operation of a search.
+//! Checks of the invariants of `tests/support/ops/checkers`, after every operation of a search.
 //!
 //! The history that the checks keep is part of the form of a state. So the checks drop every part that
 //! can no longer make a difference. Otherwise the number of states would be infinite.

@@ -18,11 +18,11 @@ use crate::time::nanos;
 /// The maximum number of states. A search that finds more fails.
 const STATES_MAX: usize = 5_000_000;
 
-/// Of the states that a search reaches again, it compares one in this number with the state of the
-/// same form that it found first.
+/// When the search reaches a form again, it compares the new state with the first state of that form, in
+/// one of this number of cases.
 const PAIRS: u64 = 499;
 
-/// In one of this number of states, the search tries inputs about an earlier connection.
+/// The search tries inputs about an earlier connection in one of every sixteen states.
 const STALE: u32 = 16;
 
 /// The two states of a pair are compared after every sequence of up to this number of further
@@ -159,8 +159,8 @@ impl Search {
         self.facts.push(Facts { is_goal, is_open, peace, tick });
     }
 
-    /// Returns the number of a state. A new state is queued. Of the other states, one in [`PAIRS`] is
-    /// compared with the state of the same form that was found first.
+    /// Returns the number of a state. A new state is queued. One in [`PAIRS`] of the other states is
+    /// compared with the first state of the same form.
     fn enter(
         &mut self,
         parent: u32,

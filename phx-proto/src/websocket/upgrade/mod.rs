@@ -85,8 +85,8 @@ pub struct UpgradeRequest<'a> {
     /// The subprotocols to offer, in order of preference; empty for none. An auth token is offered
     /// as `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).
     pub subprotocols: &'a [String],
-    /// 16 random bytes, new for every attempt. They serve to detect the response of a cache, and
-    /// are not secret.
+    /// 16 random bytes, new for every attempt. They serve to detect a cached response, and are not
+    /// secret.
     pub key: [u8; 16],
 }
 

@@ -23,7 +23,7 @@ pub(crate) fn man(command: Option<&str>) -> Result<(), Failed> {
     phx.build();
     let page = match command {
         None => phx,
-        // Named phx-run, as `man phx-run` expects.
+        // The page is named phx-run, as `man phx-run` expects.
         Some(name) => match phx.find_subcommand(name) {
             Some(found) => found.clone(),
             None => return Err(Failed::Usage(format!("unknown command {name:?}"))),

@@ -15,7 +15,7 @@ pub(crate) enum Tone {
     Bad,
     /// The name of a thing.
     Name,
-    /// Less important.
+    /// Text that is less important.
     Quiet,
     /// Plain text.
     Plain,
