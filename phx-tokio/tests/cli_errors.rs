@@ -29,7 +29,7 @@ fn line(output: &Output, code: i32) -> String {
     text
 }
 
-/// `phx serve` on a port of its own; the end of the test kills it.
+/// `phx serve` on a port of its own, which is killed at the end of the test.
 struct Serve {
     child: Child,
     url: String,

@@ -171,8 +171,8 @@ fn listen_ends(start: Start, more: usize) {
     let lost = number_before(" events could not be written", &process.errors.all());
     let written = written(&mut process);
     assert_eq!(written[0]["type"], "joined");
-    // Two joins, one of which was interrupted and resumed twice. Both interruptions are one event if
-    // the second came before the first was read, and the last reply may be missing.
+    // There are two joins, one of which was interrupted and resumed twice. If the second interruption
+    // came before the first was read, they are one event. The last reply may be missing.
     let all = events(&written) + lost;
     assert!((messages + 3..=messages + 6).contains(&all), "{} + {lost}", events(&written));
 }

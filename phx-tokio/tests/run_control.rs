@@ -116,7 +116,7 @@ fn failed_orders_have_a_reason() {
     assert_eq!(stage.answer("phx.control.failed", "3")["reason"], "not_sent");
     stage.order(&json!({"id": "4", "leave": {"connection": "a", "topic": "room:z"}}));
     assert_eq!(stage.answer("phx.control.failed", "4")["reason"], "not_joined");
-    // A reply with another status than ok is a successful order.
+    // If the status of the reply is not ok, the order is still successful.
     stage.order(&push("5", "a", "room:a", "nack", &json!({})));
     assert_eq!(stage.answer("phx.control.done", "5")["status"], "error");
     stage.finish();

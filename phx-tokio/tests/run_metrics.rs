@@ -142,7 +142,8 @@ fn metrics_page_covers_every_connection() {
     }
 }
 
-/// Requests for another page, by another method, malformed or too long; and silent connections.
+/// Requests for another page or with another method, malformed and oversized requests, and silent
+/// connections.
 #[test]
 fn bad_metrics_requests_get_http_errors() {
     let stage = Stage::new("requests", "a", &[]);

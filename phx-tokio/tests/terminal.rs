@@ -80,7 +80,7 @@ fn push_escapes_hostile_responses() {
     let all = screen.all();
     assert_plain(&all);
     assert_eq!(count(&all, "forged"), 1, "{all}");
-    // A refusal is on standard error.
+    // A refusal is printed on standard error.
     let (mut process, screen) =
         on_terminal(phx(&["push", &server.url(), "room:a", "nack", &payload]));
     assert_eq!(process.exit_code(), Some(6));
@@ -99,7 +99,8 @@ fn run_prints_lines_on_terminal() {
     let all = screen.until(r#"Z a room:a news {"n":1}"#);
     assert_plain(&all);
     assert_eq!(count(&all, "forged"), 1, "{all}");
-    // The payload as the server wrote it, except for characters that a terminal would interpret.
+    // The payload is printed as the server wrote it, except for characters that a terminal would
+    // interpret.
     server.with(|server| {
         for peer in server.peers() {
             let payload = format!("{{\r\n\t\"n\":1.0,\n\"{}\":\"\u{202e}\u{7f}\"}}", "\u{9b}");

@@ -41,8 +41,8 @@ pub(crate) fn table() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Opens the connections and prints the memory of each; with more than one channel, the memory of a
-/// further channel.
+/// Opens the connections and prints the memory of each. If they have more than one channel, prints the
+/// memory of each further channel instead.
 pub(crate) fn alone(
     side: &str,
     preset: &str,

@@ -18,7 +18,7 @@ pub(crate) type Failure = Box<dyn core::error::Error + Send + Sync>;
 
 const USAGE: &str = "\
 usage: bench                                    everything
-       bench ratios [PREFIX [ROUNDS]]           CPU time beside the floor's
+       bench ratios [PREFIX [ROUNDS]]           CPU time, compared with the floor
        bench idle                               memory of idle connections
        bench heartbeats CONNECTIONS             whether they are spread
        bench storm                              a consumer that does not keep up

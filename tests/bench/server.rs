@@ -118,7 +118,7 @@ fn next_frame(bytes: &mut [u8]) -> Option<(u8, core::ops::Range<usize>)> {
     Some((opcode, start..start + length))
 }
 
-/// Answers with `ok`, and an echo with its payload. Returns the flood, if one was requested.
+/// Answers with `ok`; the answer to an echo has its payload. Returns the flood, if one was requested.
 fn answer_text(text: &[u8], out: &mut Vec<u8>) -> Result<Option<Flood>, Failure> {
     // Neither refs nor the topics of a benchmark have a comma.
     let mut parts = text[1..text.len() - 1].splitn(5, |byte| *byte == b',');

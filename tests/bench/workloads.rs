@@ -54,7 +54,7 @@ pub(crate) const WORKLOADS: [Workload; 12] = [
     echo("echo-1", Body::Small, [1, 4_000], [1.25, 1.1]),
     echo("echo-64", Body::Small, [64, 64_000], [1.35, 1.2]),
     echo("echo-1024", Body::Small, [1_024, 102_400], [1.9, 1.4]),
-    // Its target is 1.2 times the cost of a message with 1,024 outstanding, see the table.
+    // The target, which `print` computes, is 1.2 times the cost of a message with 1,024 outstanding.
     echo("echo-10000", Body::Small, [10_000, 100_000], [0.0, 0.0]),
     echo("echo-binary-1", Body::Binary, [1, 4_000], [1.3, 1.15]),
     echo("echo-binary-64", Body::Binary, [64, 64_000], [1.3, 1.15]),

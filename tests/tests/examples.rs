@@ -52,7 +52,7 @@ fn built(folder: &Path, name: &str) -> PathBuf {
     folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
 }
 
-/// A running example; the end of the test kills it.
+/// A running example, which is killed at the end of the test.
 struct Example {
     child: Child,
     lines: Receiver<String>,
@@ -70,7 +70,7 @@ impl Example {
         Self { child, lines, output: Vec::new() }
     }
 
-    /// The next line, or an error at the deadline even if the lines never end.
+    /// The next line. After the deadline it is an error, even if there are more lines.
     fn next_line(&self, end: Instant) -> Result<String, RecvTimeoutError> {
         let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
         self.lines.recv_timeout(left)
@@ -130,7 +130,7 @@ fn read(stream: impl Read + Send + 'static, lines: Sender<String>) {
     });
 }
 
-/// A server, and the runtime that it lives in.
+/// A server, and the runtime that it runs in.
 struct Stage {
     runtime: Runtime,
     server: Listener,

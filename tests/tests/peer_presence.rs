@@ -1,5 +1,5 @@
-//! `Presence` against the official client's, with the same states and diffs: the lists are equal, and
-//! so are the changes, if an `Update` is read as a join and a leave.
+//! `Presence` is compared with that of the official client, for the same states and diffs: the
+//! lists are equal, and so are the changes, if an `Update` is read as a join and a leave.
 //!
 //! Some inputs are not compared, because no Phoenix server sends them: messages that are not
 //! presence messages, a diff without one of its members, a null `phx_ref_prev`, duplicate members
@@ -7,7 +7,7 @@
 //! because in JavaScript it depends on whether they look like numbers. The one intended difference
 //! has a separate test.
 //!
-//! `PHX_CASES` multiplies the cases, `PHX_SEED` repeats a run.
+//! `PHX_CASES` multiplies the number of cases, and `PHX_SEED` repeats a run.
 
 use core::cell::RefCell;
 use core::time::Duration;
@@ -97,7 +97,7 @@ fn data() -> impl Strategy<Value = Value> {
     ]
 }
 
-/// Members beside the ones of the protocol.
+/// Members that the protocol does not define.
 fn others() -> impl Strategy<Value = Map<String, Value>> {
     let names = select(&["user", "typing", "device", "größe"][..]).prop_map(str::to_owned);
     vec((names, data()), 0..3).prop_map(|members| members.into_iter().collect())
@@ -175,7 +175,7 @@ fn changes() -> impl Strategy<Value = Vec<Change>> {
     vec(change, 1..40)
 }
 
-/// A server's list, and the events of it that reach the client.
+/// A server's list, and those of its events that reach the client.
 #[derive(Default)]
 struct Tracker {
     /// Keys and metas, in the order in which they were tracked.

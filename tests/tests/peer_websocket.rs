@@ -143,7 +143,8 @@ type Start = fn(&str) -> Option<Server>;
 
 const BOTH: [(&str, Start); 2] = [("ws", Server::ws), ("websockets", Server::websockets)];
 
-/// Messages with every encoding of the length, in one frame and in fragments with pings, come back equal.
+/// Messages with every encoding of the length are echoed unchanged, in one frame and in fragments with
+/// pings between them.
 fn echoes(server: &mut Server) {
     let mut client = server.connect("/echo");
     for length in [0, 1, 125, 126, 65_535, 65_536, 1 << 20] {

@@ -13,11 +13,10 @@ fn at_most(size: usize, bound: usize) {
 
 #[test]
 fn interface_types_keep_their_size() {
-    // Includes the deadlines of the connection, the rings of its pushes and the table of its topics.
-    // In return, an idle connection keeps no node of a tree, and a push costs a third of what it did.
-    // Also includes the counts of bytes with a baseline for each awaited answer, the pace of joins
-    // with its last burst, and the address that was open, for the first 404 there. The last two
-    // outlive connections.
+    // The size includes the deadlines of the connection, the rings of its pushes, the table of its
+    // topics, and the counts of bytes with a baseline for each awaited answer. It also includes two
+    // values that outlive connections: the pace of joins with its last burst, and the address that
+    // was open, which is compared when an upgrade is refused with 404.
     at_most(size_of::<Socket>(), 2672);
     at_most(size_of::<Action>(), 112);
     at_most(size_of::<Signal>(), 112);

@@ -297,23 +297,22 @@ fn setting(name: &str) -> Option<String> {
 }
 
 /// Catches these changes, tried by hand: one join too many at once, a `disconnect` that leaves the
-/// deadline of the reconnect armed, the timer of a push that outlives the push.
+/// deadline of the reconnect armed, and a timer that outlives its push.
 #[test]
 fn short_sequences_from_start_hold() {
     Search::run(&FROM_IDLE);
 }
 
-/// Catches these changes, tried by hand: a push written before the rejoin's ok, a leave whose
-/// deadline does nothing, a dead connection that is not aborted, an interruption that is not passed
-/// to channels.
+/// Catches these changes, tried by hand: a push written before the rejoin's ok, a leave whose deadline
+/// does nothing, a dead connection that is not aborted, and an interruption that is not passed to
+/// channels.
 #[test]
 fn short_sequences_from_two_channels_hold() {
     Search::run(&FROM_JOINED);
 }
 
 /// Begins with an open connection. Catches this change, tried by hand: an overdue join is given up
-/// although no frame written after it was answered (`answered_later` left out of
-/// `check_overdue_join`).
+/// although no frame written after it was answered (`JoinClock::take_lost` without its filter).
 #[test]
 fn short_sequences_in_vsn_1_hold() {
     Search::run(&FROM_OPEN);
@@ -324,9 +323,9 @@ fn short_sequences_of_failures_hold() {
     Search::run(&FROM_FAILING);
 }
 
-/// One call may be in flight. Catches these changes, tried by hand: a call that is written although
-/// one is in flight, a cast that overtakes the held call of its channel, a leave that waits behind a
-/// held call, a held call that no answer releases.
+/// One call may be in flight. Catches these changes, tried by hand: a call that is written although one
+/// is in flight, a cast that overtakes the held call of its channel, a leave that waits behind a held
+/// call, and a held call that no answer releases.
 #[test]
 fn short_sequences_with_one_call_hold() {
     Search::run(&FROM_FULL);

@@ -1,28 +1,27 @@
 //! Properties of the core, on random sequences of operations.
 //!
-//! In every property, every checker of `ops/checkers` runs too, after every step.
+//! In every property, all checkers of `support/ops/checkers` run after every step.
 //!
-//! "Catches" names a change of one line of the core that was tried by hand and makes the property
-//! fail. No property in this file fails with any of the following changes, which were tried too. The
-//! first two and the last have no effect that can be observed. The tests that are named catch the
-//! others:
+//! "Catches" names a change of one line of the core that was tried by hand and makes the property fail.
+//! No property in this file fails with any of the following changes, which were tried too. The first
+//! and the last have no effect that can be observed. The others are caught by the tests named in
+//! brackets:
 //!
-//! * without `!push.is_written()` in `end_fail_fast`: written pushes have ended just before
-//! * without `take_expired` in `handle_timeout`: the state of a disarmed deadline is gone already
-//! * without `join_ref == WireRef::Null` in `push_answered`: the world's channels never send the
-//!   reply of a server that has no such channel (`socket/push.rs`)
-//! * without `live.lane.remove` in `leave_ended`: the server ignores a superfluous leave
-//!   (`channel_corners.rs`)
-//! * timers and pushes that expire in a different order: no checker compares their order
-//!   (`socket/push.rs`)
-//! * a join clock that every answer restarts, instead of only the answer to the oldest join: no
-//!   checker here bounds how late a timeout may be (`socket/join_clock.rs` does)
-//! * a wake-up that takes effect more than once a second: no checker counts wake-ups
-//!   (`socket/connection.rs` does)
-//! * a refused join whose channel was left does not end the leave at once: the leave ends with its
-//!   own reply or deadline, and no checker bounds how soon (`socket/channel.rs` does)
-//! * gaps that stay when `Ordered::extend` sorts: of two equal keys, the binary search finds the
-//!   later one
+//! * `interrupt_pushes` does not check `!push.is_written()`. At that point all written pushes have
+//!   ended.
+//! * `push_answered` does not check `join_ref == WireRef::Null`. The world's channels never send the
+//!   reply of a server that has no such channel (`socket/push.rs`).
+//! * `leave_ended` does not call `live.lane.remove`. The server ignores a superfluous leave
+//!   (`channel_corners.rs`).
+//! * Timers and pushes expire in a different order. No checker compares their order (`socket/push.rs`).
+//! * Every answer restarts the join clock, instead of only the answer to the oldest join. No checker
+//!   here bounds how late a timeout may be (`socket/join_clock.rs`).
+//! * A wake-up takes effect more than once a second. No checker counts wake-ups
+//!   (`socket/connection.rs`).
+//! * A refused join whose channel was left does not end the leave at once. The leave then ends with its
+//!   own reply or deadline, and no checker bounds how soon (`socket/channel.rs`).
+//! * `Ordered::extend` keeps the tombstones when it sorts. Of two equal keys, the binary search finds
+//!   the later one.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -59,9 +58,9 @@ fn peace() -> impl Strategy<Value = Peace> {
 proptest! {
     #![proptest_config(config(400))]
 
-    /// Catches one join too many at once (`>=` made `>` in `next_join`), a push written before the
-    /// join's ok, messages of an earlier instance, a close of an earlier connection that ends this
-    /// one, a cast without its outcome.
+    /// Catches one join too many at once (`<` made `<=` in `has_slot`), a push written before the
+    /// join's ok, messages of an earlier instance, a close of an earlier connection that ends this one,
+    /// and a cast without its outcome.
     #[test]
     fn random_sequences_hold_invariants((setup, steps) in strategy::run(80)) {
         ran(setup, &steps);
@@ -71,8 +70,8 @@ proptest! {
 proptest! {
     #![proptest_config(config(120))]
 
-    /// Catches one queued push too many (`>=` made `>` in `check_push`), because short runs rarely
-    /// fill the queue. Also catches a retry that resets its count but not the time of its first
+    /// Catches one queued push too many (`>=` made `>` in `check_full_queue`), because short runs
+    /// rarely fill the queue. Also catches a retry that resets its count but not the time of its first
     /// failure.
     #[test]
     fn long_sequences_hold_invariants((setup, steps) in strategy::run(400)) {
@@ -172,8 +171,8 @@ proptest! {
         prop_assert!(numbers(lazy).is_subset(&numbers(eager)), "{:?} {:?}", lazy, eager);
     }
 
-    /// Every push gets its outcome. Catches a leave whose deadline does nothing (`TimerKey::Leave(_)
-    /// => {}`), a leave whose reply is ignored, an interruption that is not passed to the channels.
+    /// Every push gets its outcome. Catches a leave whose deadline does nothing (`TimerKey::Leave(_) =>
+    /// {}`), a leave whose reply is ignored, and an interruption that is not passed to the channels.
     #[test]
     fn wanted_channels_join_once_faults_stop(
         (setup, steps) in strategy::run(80),

@@ -218,7 +218,8 @@ fn retry_after_is_obeyed_closely() {
     assert!((Time::ZERO + secs(30)..=Time::ZERO + secs(36)).contains(&now), "{now}");
 }
 
-/// 401 is final, 403 is retried slowly, and 503 soon.
+/// After 401 the client gives up, after 403 it waits long before it retries, and after 503 it retries
+/// soon.
 #[test]
 fn refusals_retry_by_status() {
     let first_wait = |status| {
@@ -262,7 +263,7 @@ fn full_buffer_holds_frames_back() {
     assert_eq!(causes(&world, client), []);
 }
 
-/// A crashed channel is joined again on the same connection, a closed one is not.
+/// A crashed channel is joined again on the same connection, and a closed one is not.
 #[test]
 fn crashed_channel_rejoins_closed_does_not() {
     let (mut world, client) = joined();

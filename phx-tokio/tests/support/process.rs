@@ -97,7 +97,7 @@ impl Captured {
     }
 }
 
-/// A process that the end of the test kills.
+/// A process, which is killed at the end of the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
     pub(crate) stdin: Option<ChildStdin>,

@@ -61,13 +61,13 @@ pub(crate) fn stop(child: &Child) {
     }
 }
 
-/// The next line of a process, or an error at the deadline even if the lines never end.
+/// The next line of a process. After the deadline it is an error, even if there are more lines.
 fn next_line(lines: &Receiver<String>, end: Instant) -> Result<String, RecvTimeoutError> {
     let left = end.checked_duration_since(Instant::now()).ok_or(RecvTimeoutError::Timeout)?;
     lines.recv_timeout(left)
 }
 
-/// A process that the end of the test kills.
+/// A process, which is killed at the end of the test.
 pub(crate) struct Process {
     pub(crate) child: Child,
     /// `None` after it was closed.

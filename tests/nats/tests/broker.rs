@@ -56,7 +56,7 @@ impl Reserved {
     }
 }
 
-/// A process that the end of the test kills.
+/// A process, which is killed at the end of the test.
 struct Process(Child);
 
 impl Drop for Process {

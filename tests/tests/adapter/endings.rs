@@ -114,7 +114,7 @@ fn close_frame_is_reported_as_sent() {
     })
 }
 
-/// The rule for code 2000, which tungstenite does not know, received over TLS.
+/// The close rule for code 2000, which tungstenite does not know, applies to a close frame over TLS.
 #[test]
 fn close_rule_of_unusual_code_applies() {
     block_on(async {

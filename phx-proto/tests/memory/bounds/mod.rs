@@ -1,6 +1,6 @@
 //! The memory that is held at each bound, counted by the allocator.
 //!
-//! Every row feeds one queue adversarially: small messages beside large ones in one read buffer,
+//! Every row feeds one queue adversarially: small messages next to large ones in one read buffer,
 //! long names, many headers, deep and small JSON values. Afterwards the queue holds at most 1.25
 //! times the stated bound plus [`CONSTANT`]. A hostile message of any shape costs at most three
 //! times its size.

@@ -11,7 +11,7 @@ impl World {
     /// Receives a frame. A stale frame, which concerns only what has ended, may change only counters
     /// and the ledger of the bytes that the server has received.
     fn receive(&mut self, id: ConnectionId, frame: Frame, stale: bool) {
-        self.tell_time();
+        self.pass_time();
         let before = stale.then(|| self.shown_without_counters());
         assert_eq!(self.socket.apply(self.now, Input::Frame { id, frame }), Applied::Done);
         if let Some(before) = before {

@@ -25,7 +25,7 @@ pub type TestedSocket = phx_proto::recording::RecordedSocket;
 #[cfg(not(feature = "recording"))]
 pub type TestedSocket = phx_proto::Socket;
 
-/// The state that a checker can see beside the events.
+/// The state that a checker can see in addition to the events.
 macro_rules! moment {
     ($world:expr) => {
         Moment {
@@ -583,13 +583,13 @@ impl World {
     }
 
     /// Applies an input that changes only the time.
-    pub(super) fn tell_time(&mut self) {
+    pub(super) fn pass_time(&mut self) {
         let none = Input::CancelPush { id: PushId::from_u64(u64::MAX) };
         assert_eq!(self.socket.apply(self.now, none), Applied::CancelPush(false));
     }
 
     fn apply_stale(&mut self, input: Input) {
-        self.tell_time();
+        self.pass_time();
         let stale_inputs = self.socket.stats().stale_inputs;
         let before = format!("{:?}", self.socket);
         assert_eq!(self.socket.apply(self.now, input), Applied::Done);

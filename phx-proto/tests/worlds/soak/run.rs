@@ -39,7 +39,7 @@ const TOPICS: [&str; 8] = [
     "boom:b",
 ];
 
-/// Actions of applications. Their names say what they do.
+/// The names of the actions of applications.
 const WISHES: [&str; 20] = [
     "join",
     "join",

@@ -12,7 +12,7 @@ use super::peer::Sent;
 use super::setup::Policy;
 use super::world::Called;
 
-/// The state that a checker can see beside the events.
+/// The state that a checker can see in addition to the events.
 #[derive(Debug)]
 pub struct Moment<'a> {
     /// The latest time that was passed to the socket.
