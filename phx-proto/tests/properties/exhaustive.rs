@@ -242,7 +242,7 @@ impl Search {
             search.settled
         );
         if depth >= DEPTH + tiny.deeper {
-            assert!(search.seen.len() >= tiny.states_min, "the search has lost its way");
+            assert!(search.seen.len() >= tiny.states_min, "the search found too few states");
         }
     }
 

@@ -296,8 +296,8 @@ fn delays_and_rules_can_be_written_in_full() {
             r#""close_rules": {"4001": "halt"}"#,
             r#"it must be "retry", "retry_within_msec" or "stop""#,
         ),
-        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is not a code"#),
-        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is not a code"#),
+        (r#""close_rules": {"soon": "stop"}"#, r#"the key "soon" in it is not a close code"#),
+        (r#""close_rules": {"+1000": "stop"}"#, r#"the key "+1000" in it is not a close code"#),
         (
             r#""close_rules": {"1000": "stop", "01000": "retry"}"#,
             "the code 1000 occurs twice in it",

@@ -311,12 +311,12 @@ impl<'de> Deserializer<'de> for Key {
         visitor.visit_string(self.0)
     }
 
-    /// A close code or an HTTP status.
+    /// A close code.
     fn deserialize_u16<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         let digits = self.0.bytes().all(|byte| byte.is_ascii_digit());
         match self.0.parse() {
             Ok(number) if digits => visitor.visit_u16(number),
-            _ => Err(Fault::invalid(format!("the key {:?} in it is not a code", self.0))),
+            _ => Err(Fault::invalid(format!("the key {:?} in it is not a close code", self.0))),
         }
     }
 

@@ -172,7 +172,7 @@ impl Search {
         let next = self.nodes.len() as u32;
         let known = *self.index.entry(hash(&form)).or_insert(next);
         if known == next {
-            assert!(self.nodes.len() < STATES_MAX, "the search has lost its way");
+            assert!(self.nodes.len() < STATES_MAX, "more than {STATES_MAX} states");
             let depth = self.nodes[parent as usize].depth + 1;
             self.nodes.push(Node { parent, op, depth });
             frontier.push_back((next, world));
@@ -237,7 +237,7 @@ impl Search {
                     marks[at as usize] = Mark::OnPath;
                     if facts.peace.0 == facts.peace.1 {
                         self.present = Some((at, None));
-                        panic!("nothing happens any more, without the goal");
+                        panic!("the world stops before it reaches the goal");
                     }
                 } else {
                     let (to, passed) = self.peace[(facts.peace.0 + nth - 1) as usize];
@@ -262,7 +262,7 @@ impl Search {
                             let next = self.peace[(first + nth - 1) as usize].0;
                             eprintln!("state {on_cycle} to {next}: {}", self.replay(next).show());
                         }
-                        panic!("it goes round for ever without the goal");
+                        panic!("the world repeats its states and never reaches the goal");
                     }
                     Mark::Done => {}
                 }

@@ -89,7 +89,7 @@ const LISTEN: &str = "\
 It continues through lost connections and crashed channels, and reports retries
 and their causes on standard error. It ends on a signal, when its reader closes
 the output, or when the server closes a channel for good. SIGINT and SIGTERM end
-it within 2 seconds, a second signal at once.
+it within 2 seconds; a second signal ends it at once.
 
 Examples, with `phx serve` in another terminal:
   phx listen ws://127.0.0.1:4000/socket/websocket --join room:lobby

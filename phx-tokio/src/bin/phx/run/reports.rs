@@ -229,7 +229,7 @@ impl Printer {
     }
 
     fn dropped(&self, count: u64) -> CloudEvent {
-        log(&format!("{count} events were dropped: the output is not read, or too slowly"));
+        log(&format!("{count} events were dropped: the output is not read, or read too slowly"));
         let data = [("count", count)].into_iter().collect();
         self.stamps.event(DROPPED, data)
     }
