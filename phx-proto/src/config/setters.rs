@@ -569,8 +569,8 @@ impl Config {
     /// several topics.
     ///
     /// The limit counts memory. A payload that is a slice of a larger buffer is copied when it is accepted,
-    /// instead of when its frame is built. For each push, the limit does not count up to a kilobyte and a
-    /// half, or a quarter of the payload if that is more.
+    /// instead of when its frame is built. The limit leaves out a small part of the memory of each push: up
+    /// to a kilobyte and a half, or a quarter of the payload if that is more.
     #[must_use]
     pub fn queued_bytes_max(mut self, max: usize) -> Self {
         self.options_mut().queued_bytes_max = max;

@@ -13,13 +13,13 @@ use crate::socket::{Socket, Step};
 use crate::time::Time;
 use crate::wire::payload::Payload;
 
-/// The filler bytes that any recording may need, in addition to [`FILLER_PER_BYTE`]. It is enough for a
+/// The maximum number of filler bytes that a replay may allocate for any recording. It is enough for a
 /// message of the default [`Config::max_message_bytes`] and its reply.
 const FILLER_MAX: u64 = 128 << 20;
 
-/// The filler bytes that a recording may need for each of its own bytes. The line of a frame has about a
-/// hundred bytes, so this allows frames of 100 KiB on average. A recording of a few kilobytes that needs a
-/// gigabyte is refused before anything is allocated.
+/// The number of filler bytes by which each byte of a recording raises that maximum. The line of a frame has
+/// about a hundred bytes, so this allows frames of 100 KiB on average. A recording of a few kilobytes that
+/// needs a gigabyte is refused before anything is allocated.
 const FILLER_PER_BYTE: u64 = 1_024;
 
 /// A parsed recording; see [the module](super).

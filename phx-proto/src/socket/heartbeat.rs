@@ -116,9 +116,8 @@ impl Heartbeat {
         match self.unanswered.front() {
             None => {
                 // If the caller is so late that the timeout has already passed, or the machine was
-                // suspended, the timeout begins now, because the heartbeat was not sent yet. If a
-                // probe after a wake-up was already answered, no heartbeat is unanswered either,
-                // and the timeout also begins now.
+                // suspended, the timeout begins now, because the heartbeat was not sent yet. This
+                // also applies if a probe after a wake-up was already answered.
                 let unasked = late > JUMP || due + self.timeout <= now;
                 self.owe(if unasked { now } else { due }, ledger);
             }

@@ -18,8 +18,8 @@ use crate::time::nanos;
 /// The maximum number of states. A search that finds more fails.
 const STATES_MAX: usize = 5_000_000;
 
-/// When the search reaches a form again, it compares the new state with the first state of that form, in
-/// one of this number of cases.
+/// One in this number of the states whose form is known already is compared with the first state of the
+/// same form.
 const PAIRS: u64 = 499;
 
 /// The search tries inputs about an earlier connection in one of every sixteen states.
