@@ -133,8 +133,8 @@ fn refused_reload_changes_nothing() {
     assert!(!format!("{:?}{log:?}", events.seen).contains("s3cret"), "{log:?}");
 }
 
-/// A reload starts a changed connection again that had given up. The run does not end, although it has
-/// no other connection.
+/// A changed connection that had given up is started again by a reload. The run does not end, although
+/// it has no other connection.
 #[test]
 fn reload_restarts_connection_that_gave_up() {
     let addr = free_addr();

@@ -7,9 +7,9 @@
 //!                               a panic, a deadlock, a lost wake-up ──▶ the schedule is printed
 //! ```
 //!
-//! The scenarios are unit tests of a build with `--cfg shuttle`, because only in that build the locks
-//! of [`sync`](crate::sync) are shuttle's. `.ci/schedules` makes this build and runs them. Its
-//! arguments are names of tests.
+//! The scenarios are unit tests of a build with `--cfg shuttle`, because the locks of
+//! [`sync`](crate::sync) are shuttle's only in that build. `.ci/schedules` makes this build and
+//! runs them. Its arguments are names of tests.
 //!
 //! A failure prints its schedule as some lines of hexadecimal digits. `PHX_SCHEDULE` replays it:
 //!

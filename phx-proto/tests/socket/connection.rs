@@ -798,8 +798,8 @@ fn disconnected_names_the_next_step() {
     assert!(matches!(hand.actions.as_slice(), [Action::ReconnectAfter { attempt: 1, .. }]));
 }
 
-/// A driver may report that a connection ended without having reported that it opened. Then the
-/// attempt with that id has failed.
+/// A driver may report the end of a connection whose opening it has not reported. Then the attempt
+/// with that id has failed.
 #[test]
 fn closed_before_opened_is_failed_attempt() {
     let mut hand = Hand::new(config());

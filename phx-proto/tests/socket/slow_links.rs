@@ -489,8 +489,8 @@ fn join_deadlines_wait_for_bytes() {
     }
     assert!(!timed_out(&hand));
     assert_eq!(hand.socket.status(), Status::Open);
-    // The 200 KiB are worth 200 s at the minimum rate. Together with `join_timeout`, that ends 210 s
-    // after the join.
+    // At the minimum rate, the 200 KiB extend the deadline by 200 s. Together with `join_timeout`, it
+    // ends 210 s after the join.
     hand.advance(secs(109));
     assert!(!timed_out(&hand), "{:?}", hand.signals);
     hand.advance(secs(2));

@@ -290,8 +290,8 @@ pub fn run<F: Future>(fleet: &Fleet, future: F) -> F::Output {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
             return output;
         }
-        // The first rounds let no time pass, for what completes at once. The others let timeouts
-        // expire.
+        // No time passes in the first rounds, so that a future that needs none completes at once. The
+        // other rounds let timeouts expire.
         fleet.advance(Duration::from_millis(if round < 20 { 0 } else { 200 }));
     }
     panic!("the future should be ready")

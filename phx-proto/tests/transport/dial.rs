@@ -32,7 +32,7 @@ struct World {
     /// When the timers are due.
     wakes: Vec<u64>,
     addresses: Vec<(SocketAddr, Manner)>,
-    /// The error of every name resolution, if they fail.
+    /// The error of every name resolution; `None` if they succeed.
     unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,

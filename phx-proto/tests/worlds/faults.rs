@@ -139,8 +139,8 @@ fn cut_off_push_ends_unknown() {
         (Direction::Down, Cut::Close(1000)),
     ] {
         let (mut world, client) = joined();
-        // If the direction up is cut, the push arrives, and its reply does not. If the direction down
-        // is cut, the message before the reply arrives.
+        // With `Up`, the link is cut after the push has arrived, so its reply is lost. With `Down`, it
+        // is cut after the broadcast, which comes before the reply.
         world.link(client).cut_after(direction, 1, cut);
         let push = world.push(client, LOBBY, "shout", json!({"number": 1}));
         world.run_until(|world| world.socket(client).stats().lost_connections == 1);
