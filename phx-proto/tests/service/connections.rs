@@ -414,7 +414,7 @@ fn document_vsn_must_match_the_uri() {
     assert!(contradiction[0].contains("key \"vsn\"") && contradiction[0].contains("2.0.0"));
     let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
     assert_eq!(unknown.len(), 1, "{unknown:?}");
-    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Codec`"));
+    assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Config::codec`"));
 }
 
 /// Join parameters are sent as they are in the document, whatever features of serde_json another

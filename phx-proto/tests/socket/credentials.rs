@@ -282,7 +282,7 @@ fn vsn_in_uri_chooses_the_codec() {
     for query in ["?vsn=3.0.0", "?vsn", "?vsn=", "?vsn=%ff"] {
         let error = of(query).unwrap_err();
         assert_eq!(error, ConfigError::UnknownVsn, "{query}");
-        assert!(error.to_string().contains("`Codec`"), "{error}");
+        assert!(error.to_string().contains("`Config::codec`"), "{error}");
     }
     // Parameters and the address of the credentials must match the codec too.
     let hand = Hand::new(of("").unwrap().param("vsn", "1.0.0"));
