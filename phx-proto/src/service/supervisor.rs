@@ -495,7 +495,6 @@ impl Supervisor {
                 Some(client) => client.shutdown(grace).await,
                 None => Unfinished::default(),
             };
-            entry.stop();
             entry.ended().await;
             unfinished
         };

@@ -593,8 +593,11 @@ fn grace_bounds_every_wait() {
         for (name, grace, wait) in waits {
             let fleet = Fleet::new();
             let supervisor = fleet.supervisor();
-            supervisor.start_connection("a", config("a")).expect("a free name");
+            let auto = config("a").auto_join("room:a", JoinParams::none()).expect("no such topic");
+            supervisor.start_connection("a", auto).expect("a free name");
             (0..polls).for_each(|_| fleet.settle());
+            // The server does not answer the leave, so a shutdown does not reach its last step.
+            fleet.with_host("a", |host| host.silent = true);
             let mut waiting = wait(&supervisor);
             let (start, step) = (fleet.state().now, Duration::from_millis(100));
             let done = loop {
@@ -607,6 +610,9 @@ fn grace_bounds_every_wait() {
             };
             assert_eq!(done, Some(true), "{name}: it reports that the task did not end");
             assert!(supervisor.list_connections().is_empty(), "{name}");
+            // If the executor goes on after all, the connection closes.
+            fleet.advance(2 * close_timeout);
+            assert_eq!(fleet.tasks(), 0, "{name}: the task ends when it is polled again");
         }
     }
 }
