@@ -247,9 +247,9 @@ mod tests {
             ),
             (r#"{"id": "x", "leave": {"\ud800": 1}}"#, Some("x"), "an unpaired surrogate"),
             (r#"{"\ud800": 1}"#, None, "an unpaired surrogate"),
-            (r#"{"id": "x"}"#, Some("x"), "one of \"push\""),
-            (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of \"push\""),
-            (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of \"push\""),
+            (r#"{"id": "x"}"#, Some("x"), "one of the keys \"push\""),
+            (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of the keys \"push\""),
+            (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of the keys \"push\""),
             (
                 r#"{"id": "x", "push": "s3cret"}"#,
                 Some("x"),
