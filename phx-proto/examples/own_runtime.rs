@@ -1,22 +1,24 @@
-//! Runs the driver in a runtime that is neither tokio nor smol: a loop that polls every task.
+//! Runs the driver in a runtime that is neither tokio nor smol: a loop that polls every task, and byte
+//! streams under phx's WebSocket.
 //!
-//! A real runtime waits for wakers instead of polling every millisecond, and dials a socket instead
-//! of a server in the same process. Otherwise this example implements everything that a runtime
-//! needs.
+//! A real runtime waits for wakers instead of polling every millisecond, and its `Stream` is a socket
+//! instead of a server in the same process. Otherwise this example implements everything that a
+//! runtime needs.
 #![allow(clippy::disallowed_methods, reason = "a runtime has a clock; the core has none")]
 #![allow(clippy::disallowed_types, reason = "a runtime has a clock; the core has none")]
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::future::{Future, Ready, ready};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::BytesMut;
 use phx_proto::client::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed, connect};
 use phx_proto::event::DialKind;
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
+use phx_proto::websocket::{Endpoint, Event, Limits, MaskKeys};
 use phx_proto::{Cause, Config, ConnectRequest, Ended, Frame, Opened, Time};
 use serde_json::json;
 
@@ -78,14 +80,16 @@ impl Runtime for Own {
         Alarm { clock: self.clock.clone(), at: None }
     }
 
-    /// A real runtime boxes an `async` block that resolves, connects and upgrades.
+    /// A real runtime boxes an `async` block that resolves, connects and upgrades. `Endpoint::connecting`
+    /// does the upgrade, also with bytes as its inputs and outputs.
     fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
         let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
         let accepted = self.server.borrow_mut().connect(self.clock.now(), &request);
         let opened = accepted.map(|accepted| {
-            let (runtime, received) = (self.clone(), VecDeque::new());
-            let wire = Wire { runtime, peer: accepted.peer, received, closed: false };
-            (wire, Opened::default())
+            let endpoint = Endpoint::server(&Limits::default());
+            let (runtime, peer) = (self.clone(), accepted.peer);
+            let stream = Stream { runtime, peer, endpoint, unread: BytesMut::new() };
+            (Wire::new(stream), Opened::default())
         });
         ready(opened.map_err(|refusal| Cause::Dial {
             kind: DialKind::Other,
@@ -117,48 +121,113 @@ impl Timer for Alarm {
     }
 }
 
-struct Wire {
+/// A byte stream. A real runtime has a TCP or TLS stream here.
+struct Stream {
     runtime: Own,
     peer: PeerId,
-    received: VecDeque<Received>,
-    closed: bool,
+    /// The WebSocket of the server at the other end.
+    endpoint: Endpoint,
+    unread: BytesMut,
+}
+
+impl Stream {
+    /// Passes bytes to the server.
+    fn write(&mut self, bytes: &[u8]) {
+        let (now, mut server) = (self.runtime.clock.now(), self.runtime.server.borrow_mut());
+        self.unread.extend_from_slice(bytes);
+        while let Ok(Some(event)) = self.endpoint.poll_event(&mut self.unread) {
+            match event {
+                Event::Message(frame) => server.handle_frame(now, self.peer, &frame),
+                Event::Close(close) => server.handle_close(now, self.peer, close.code),
+                _ => {}
+            }
+        }
+    }
+
+    /// Appends the bytes that the server has sent.
+    fn read(&mut self, into: &mut BytesMut) {
+        while let Some(output) = self.runtime.server.borrow_mut().poll_output() {
+            match output {
+                Output::Send { frame, .. } => drop(self.endpoint.send(frame)),
+                Output::Close { code, .. } => drop(self.endpoint.close(code, "")),
+                Output::Drop { .. } => {}
+            }
+        }
+        self.endpoint.poll_transmit(into, usize::MAX, || unreachable!("a server does not mask"));
+    }
+}
+
+/// An open WebSocket over a byte stream.
+struct Wire {
+    stream: Stream,
+    endpoint: Endpoint,
+    keys: MaskKeys<fn(&mut [u8])>,
+    read: BytesMut,
+}
+
+impl Wire {
+    fn new(stream: Stream) -> Self {
+        // A real runtime fills the block with the operating system's entropy.
+        let keys = MaskKeys::new((|block| block.fill(7)) as fn(&mut [u8]));
+        Self { stream, endpoint: Endpoint::client(&Limits::default()), keys, read: BytesMut::new() }
+    }
+
+    /// Bytes out.
+    fn write(&mut self) {
+        let mut bytes = BytesMut::new();
+        while self.endpoint.poll_transmit(&mut bytes, 16_384, || self.keys.next_key()) > 0 {
+            self.stream.write(&bytes);
+            bytes.clear();
+        }
+    }
 }
 
 impl Transport for Wire {
+    /// Bytes in.
     fn poll_receive(&mut self, _: &mut Context<'_>) -> Poll<Received> {
-        while let Some(output) = self.runtime.server.borrow_mut().poll_output() {
-            self.received.push_back(match output {
-                Output::Send { frame, .. } => Received::Frame(frame),
-                _ => Received::Ended(Ended::Lost {
-                    message: "the server ended the connection".into(),
-                }),
-            });
+        loop {
+            match self.endpoint.poll_event(&mut self.read) {
+                Ok(Some(Event::Message(frame))) => return Poll::Ready(Received::Frame(frame)),
+                Ok(Some(Event::Close(close))) => {
+                    let ended = Ended::CloseFrame { code: close.code, reason: close.reason };
+                    return Poll::Ready(Received::Ended(ended));
+                }
+                Ok(Some(_)) => {
+                    self.write(); // the pong to a ping
+                    return Poll::Ready(Received::Control);
+                }
+                Ok(None) => {}
+                Err(fault) => {
+                    let ended = Ended::Lost { message: fault.to_string() };
+                    return Poll::Ready(Received::Ended(ended));
+                }
+            }
+            let before = self.read.len();
+            self.stream.read(&mut self.read);
+            if self.read.len() == before {
+                return Poll::Pending;
+            }
         }
-        if self.closed {
-            let ended = Ended::CloseFrame { code: Some(1000), reason: String::new() };
-            return Poll::Ready(Received::Ended(ended));
-        }
-        self.received.pop_front().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// This stream accepts any number of bytes. A real one is ready while the endpoint has queued fewer
+    /// than some maximum.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         Poll::Ready(Ok(()))
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
-        let now = self.runtime.clock.now();
-        self.runtime.server.borrow_mut().handle_frame(now, self.peer, &frame);
-        Ok(())
+        self.endpoint.send(frame).map_err(|_| WriteFailed)
     }
 
     fn poll_flush(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
+        self.write();
         Poll::Ready(Ok(()))
     }
 
-    fn close(&mut self, code: u16, _: &str) {
-        let now = self.runtime.clock.now();
-        self.runtime.server.borrow_mut().handle_close(now, self.peer, Some(code));
-        self.closed = true;
+    fn close(&mut self, code: u16, reason: &str) {
+        // The core passes only codes that may be sent.
+        let _ = self.endpoint.close(code, reason);
     }
 }
 

@@ -93,7 +93,10 @@ pub mod testing_your_client {}
 pub mod operating {}
 #[doc = include_str!("other_runtimes.md")]
 #[cfg_attr(all(feature = "driver", feature = "testing"), doc = "```no_run")]
-#[cfg_attr(not(all(feature = "driver", feature = "testing")), doc = "```ignore")]
+#[cfg_attr(
+    not(all(feature = "driver", feature = "testing", feature = "websocket")),
+    doc = "```ignore"
+)]
 #[doc = include_str!("../../examples/own_runtime.rs")]
 #[doc = "```"]
 pub mod other_runtimes {}
