@@ -484,17 +484,18 @@ fn size(name: &str, opcode: u8, payload: Vec<u8>, fragment: usize, chop: usize) 
 /// A thousand messages of each size are sent and echoed.
 #[test]
 fn autobahn_9_7_and_9_8_round_trips() {
-    for opcode in [TEXT, BINARY] {
-        for length in [0, 16, 64, 256, 1_024, 4_096] {
+    for (group, opcode) in [("9.7", TEXT), ("9.8", BINARY)] {
+        for (at, length) in [0, 16, 64, 256, 1_024, 4_096].into_iter().enumerate() {
+            let name = format!("{group}.{}", at + 1);
             let mut client = Client::new();
             let payload = vec![if opcode == TEXT { b'*' } else { 0xfe }; length];
             let frame = raw(opcode, payload.clone()).bytes();
             for number in 1..=1_000 {
                 client.read(&frame);
-                assert_eq!(client.answers.len(), number);
+                assert_eq!(client.answers.len(), number, "case {name}");
             }
             let echo = if opcode == TEXT { Item::Text(payload) } else { Item::Binary(payload) };
-            assert!(client.answers.iter().all(|answer| *answer == echo), "{length} bytes");
+            assert!(client.answers.iter().all(|answer| *answer == echo), "case {name}");
         }
     }
 }
