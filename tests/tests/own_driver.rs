@@ -253,7 +253,9 @@ async fn drive(shared: &Shared) {
                     blocked = None;
                     socket.handle_closed(now, id, ended);
                 }
-                Parcel::Request(_) => panic!("a request does not travel down"),
+                other @ (Parcel::Request(_) | Parcel::Part) => {
+                    panic!("{other:?} does not travel down on a link of frames")
+                }
             },
         }
     }

@@ -181,9 +181,9 @@ impl<T> Link<T> {
 impl<T: Transport> Link<T> {
     /// The transport's totals, without the read bytes that do not prove that the peer is alive.
     fn progress(&mut self) -> Progress {
-        let Progress { read, written, .. } = self.transport.progress();
-        let fresh = self.catching_up.unwrap_or(read);
-        Progress { read: fresh.saturating_sub(self.stale), written, flushed: !self.flush }
+        let progress = self.transport.progress();
+        let fresh = self.catching_up.unwrap_or(progress.read);
+        Progress { read: fresh.saturating_sub(self.stale), flushed: !self.flush, ..progress }
     }
 
     /// Called when the driver was not polled for a while: bytes that are read from here on may be

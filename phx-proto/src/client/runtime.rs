@@ -114,7 +114,8 @@ pub trait Transport: Unpin + 'static {
     ///
     /// Totals never decrease. They let the core distinguish a slow link from a dead one. A
     /// transport that does not count returns zero, which is the default; transferred bytes then
-    /// extend no deadline.
+    /// extend no deadline. A transport whose peer acknowledges no bytes leaves `acknowledged` and
+    /// `acknowledged_next` at zero.
     fn progress(&mut self) -> Progress {
         Progress::default()
     }

@@ -468,7 +468,9 @@ impl Config {
     /// A dead connection is detected at the latest after the sum of
     /// [`heartbeat_timeout`](Self::heartbeat_timeout) and this time, measured from when a heartbeat was due.
     /// This time also limits the messages of a slow link: a message that takes longer to transfer never
-    /// arrives.
+    /// arrives. Uploads that the server acknowledges, as over
+    /// [`TransportKind::WebSocket`](super::TransportKind), have no such limit: each acknowledgement starts
+    /// the deadline over.
     #[must_use]
     pub fn progress_max(mut self, longest: Duration) -> Self {
         self.options_mut().progress_max = longest;

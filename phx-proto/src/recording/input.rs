@@ -15,6 +15,10 @@ use crate::socket::Socket;
 use crate::topic::Topic;
 use crate::wire::Codec;
 
+const fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 /// The record of an [`Input`].
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -89,6 +93,10 @@ pub(super) enum InputRecord {
         read: u64,
         written: u64,
         flushed: bool,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        acknowledged: u64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        acknowledged_next: u64,
     },
     Timeout,
     Wake,
@@ -162,9 +170,11 @@ impl InputRecord {
             Input::Writable { id, writable } => {
                 Self::Writable { conn: id.as_u64(), writable: *writable }
             }
-            Input::Progress { id, progress: Progress { read, written, flushed } } => {
-                let (conn, read, written, flushed) = (id.as_u64(), *read, *written, *flushed);
-                Self::Progress { conn, read, written, flushed }
+            Input::Progress { id, progress } => {
+                let Progress { read, written, flushed, acknowledged, acknowledged_next } =
+                    *progress;
+                let conn = id.as_u64();
+                Self::Progress { conn, read, written, flushed, acknowledged, acknowledged_next }
             }
             Input::Timeout => Self::Timeout,
             Input::Wake => Self::Wake,
@@ -220,8 +230,21 @@ impl InputRecord {
             Self::Writable { conn: id, writable } => {
                 Input::Writable { id: conn(id), writable: *writable }
             }
-            Self::Progress { conn: id, read, written, flushed } => {
-                let progress = Progress { read: *read, written: *written, flushed: *flushed };
+            Self::Progress {
+                conn: id,
+                read,
+                written,
+                flushed,
+                acknowledged,
+                acknowledged_next,
+            } => {
+                let progress = Progress {
+                    read: *read,
+                    written: *written,
+                    flushed: *flushed,
+                    acknowledged: *acknowledged,
+                    acknowledged_next: *acknowledged_next,
+                };
                 Input::Progress { id: conn(id), progress }
             }
             Self::Timeout => Input::Timeout,
@@ -321,9 +344,12 @@ impl fmt::Display for InputRecord {
             Self::Frame { frame, .. } => write!(f, "<- {frame}"),
             Self::Writable { writable: true, .. } => f.write_str("writable"),
             Self::Writable { writable: false, .. } => f.write_str("not writable"),
-            Self::Progress { read, written, flushed, .. } => {
-                let flushed = if *flushed { ", flushed" } else { "" };
-                write!(f, "progress ({read} read, {written} written{flushed})")
+            Self::Progress { read, written, flushed, acknowledged, .. } => {
+                write!(f, "progress ({read} read, {written} written")?;
+                if *acknowledged > 0 {
+                    write!(f, ", {acknowledged} acknowledged")?;
+                }
+                f.write_str(if *flushed { ", flushed)" } else { ")" })
             }
             Self::Timeout => f.write_str("timeout"),
             Self::Wake => f.write_str("wake"),

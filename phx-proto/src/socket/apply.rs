@@ -140,7 +140,13 @@ mod tests {
         let cause = || Cause::Dial { kind: DialKind::Refused, message: "no".into() };
         let ended = || Ended::Lost { message: "reset".into() };
         let frame = || Frame::from(r#"[null,null,"room:a","news",{}]"#);
-        let progress = Progress { read: 10, written: 20, flushed: true };
+        let progress = Progress {
+            read: 10,
+            written: 20,
+            flushed: true,
+            acknowledged: 5,
+            acknowledged_next: 15,
+        };
         let cases: Vec<(Input, Method)> = vec![
             (Input::Connect, unit(|socket, _| socket.connect(LATER))),
             (Input::Disconnect, unit(|socket, _| socket.disconnect(LATER))),

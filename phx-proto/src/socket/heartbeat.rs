@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The deadline runs from the time when the heartbeat fell *due*, even if it could not be written,
-//! so a peer that stopped reading is detected too. Transferred bytes extend the deadline; see the
-//! [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
+//! so a peer that stopped reading is detected too. Transferred bytes extend the deadline, and
+//! acknowledged ones start the timeout over; see the [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
 //! have dropped clients whose heartbeats were delayed by other traffic. Other traffic does not
 //! replace the reply either, because a client that accepts other traffic as a reply never detects a
 //! half-open connection.
@@ -160,6 +160,17 @@ impl Heartbeat {
     pub(crate) fn flushed(&mut self, ledger: &Ledger) {
         for beat in self.unanswered.iter_mut().filter(|beat| beat.written.is_some()) {
             ledger.flush(&mut beat.baseline);
+        }
+    }
+
+    /// Called when the peer has acknowledged further bytes. The timeouts of the heartbeats behind
+    /// these bytes start over, because the peer is reading and has not reached them.
+    pub(crate) fn acknowledged(&mut self, now: Time, ledger: &Ledger) {
+        for beat in &mut self.unanswered {
+            if ledger.acknowledges_ahead_of(&beat.baseline) {
+                beat.due = now;
+                ledger.restart(&mut beat.baseline);
+            }
         }
     }
 
@@ -355,10 +366,36 @@ mod tests {
         let (mut beat, mut ledger) = (heartbeat().0, Ledger::new(&config));
         beat.probe(secs(1), &ledger);
         beat.written(Ref(1), secs(1));
-        ledger.report(Progress { read: 0, written: 100, flushed: true }, Ref(2));
+        ledger.report(Progress { written: 100, ..Progress::default() }, Ref(2));
         beat.flushed(&ledger);
-        ledger.report(Progress { read: 0, written: 900, flushed: false }, Ref(3));
+        ledger.report(Progress { written: 900, ..Progress::default() }, Ref(3));
         assert_eq!(beat.deadline(&ledger), Some(secs(12)));
+    }
+
+    /// Acknowledged bytes ahead of a heartbeat start its timeout over. Those behind it do not, because
+    /// the peer has then read the heartbeat and should have answered.
+    #[test]
+    fn acknowledged_bytes_restart_the_timeout() {
+        use crate::event::input::Progress;
+        let config = Config::new("ws://localhost/").unwrap().send_rate_min(100);
+        let (mut beat, mut ledger) = (heartbeat().0, Ledger::new(&config));
+        let mut acknowledge = |at, written, acknowledged, beat: &mut Heartbeat| {
+            let acknowledged_next = acknowledged + 100;
+            let progress =
+                Progress { written, acknowledged, acknowledged_next, ..Progress::default() };
+            assert!(ledger.report(progress, Ref(1)));
+            beat.acknowledged(secs(at), &ledger);
+            if written == 900 {
+                beat.flushed(&ledger);
+            }
+            beat.deadline(&ledger)
+        };
+        beat.fall_due(secs(20), &Ledger::new(&config));
+        assert_eq!(acknowledge(25, 800, 100, &mut beat), Some(secs(25 + 10 + 1)));
+        beat.written(Ref(1), secs(26));
+        assert_eq!(acknowledge(30, 900, 200, &mut beat), Some(secs(30 + 10 + 1)));
+        assert_eq!(acknowledge(900, 1_500, 900, &mut beat), Some(secs(900 + 10)));
+        assert_eq!(acknowledge(905, 1_500, 1_000, &mut beat), Some(secs(900 + 10)));
     }
 
     /// While bytes or a join extend the deadline, heartbeats continue; a reply answers all earlier

@@ -21,7 +21,8 @@
 //! two frames the one with the lower ref was written first.
 //!
 //! Bytes that were transferred since the clock started extend both deadlines, because a long reply
-//! on a slow link is not a stalled join; see the [ledger](crate::socket::progress).
+//! on a slow link is not a stalled join, and acknowledged bytes ahead of the join start the clock
+//! over; see the [ledger](crate::socket::progress).
 //!
 //! The joins are sorted by ref, so the join of a reply is found by binary search, even among
 //! thousands that are answered in any order. There are at most `join_concurrency` of them.
@@ -86,6 +87,17 @@ impl JoinClock {
     pub(crate) fn flushed(&mut self, ledger: &Ledger) {
         if let Some((_, baseline)) = &mut self.started {
             ledger.flush(baseline);
+        }
+    }
+
+    /// Called when the peer has acknowledged further bytes. If they are ahead of the oldest join, its
+    /// timeout starts over, because the server has not reached the join.
+    pub(crate) fn acknowledged(&mut self, now: Time, ledger: &Ledger) {
+        if let Some((started, baseline)) = &mut self.started {
+            if ledger.acknowledges_ahead_of(baseline) {
+                *started = now;
+                ledger.restart(baseline);
+            }
         }
     }
 
@@ -260,9 +272,9 @@ mod tests {
         use crate::event::input::Progress;
         let mut bench = bench([1]);
         bench.ledger = Ledger::new(&bench.config.clone().send_rate_min(100));
-        bench.ledger.report(Progress { read: 0, written: 100, flushed: true }, Ref(2));
+        bench.ledger.report(Progress { written: 100, ..Progress::default() }, Ref(2));
         bench.joins.flushed(&bench.ledger);
-        bench.ledger.report(Progress { read: 0, written: 900, flushed: false }, Ref(3));
+        bench.ledger.report(Progress { written: 900, ..Progress::default() }, Ref(3));
         assert_eq!(bench.deadline(), Some((Clock, secs(12))));
     }
 

@@ -21,6 +21,21 @@
 //!                                  ▲ when it fell due               ▲ when it was flushed
 //! ```
 //!
+//! Written bytes only show what the buffers on the way have accepted, and these can swallow megabytes
+//! for a peer that is gone. A transport that sends pings between the parts of a long message knows
+//! more: a pong acknowledges the bytes before its ping. From the first acknowledgement on, the ledger
+//! relies on them:
+//!
+//! - An acknowledgement of bytes that are ahead of the heartbeat starts its timeout over, so an upload
+//!   may take any time, as long as it is acknowledged.
+//! - While a ping is unanswered, the bytes ahead of the heartbeat end at the oldest such ping, because
+//!   its pong must arrive first. Bytes behind it extend nothing.
+//!
+//! ```text
+//!   written   ├──── acknowledged ────┼── extends ──┼─────────── extends nothing ───────────▶
+//!                                    ▲ proven      ▲ the oldest unanswered ping
+//! ```
+//!
 //! The counts come from the transport, below TLS, and are as fresh as the last report. An outdated
 //! report makes a deadline later, never earlier.
 //!
@@ -45,6 +60,10 @@ pub(crate) struct Ledger {
     written: u64,
     /// The number of written bytes that the server has certainly received.
     proven: u64,
+    /// The part of `proven` that is due to pongs. Zero until the first one.
+    acknowledged: u64,
+    /// The number of bytes before the oldest unanswered ping, if larger than `acknowledged`.
+    acknowledged_next: u64,
     /// The marks, oldest first: the first ref that was minted after a report, and the bytes written
     /// by then.
     marks: VecDeque<(Ref, u64)>,
@@ -78,13 +97,28 @@ impl Ledger {
             read: 0,
             written: 0,
             proven: 0,
+            acknowledged: 0,
+            acknowledged_next: 0,
             marks: VecDeque::new(),
         }
     }
 
-    /// Takes the totals of a report. `next_ref` is the next ref that will be minted.
-    pub(crate) fn report(&mut self, progress: Progress, next_ref: Ref) {
+    /// Takes the totals of a report, and returns whether it acknowledges further bytes. `next_ref` is
+    /// the next ref that will be minted.
+    pub(crate) fn report(&mut self, progress: Progress, next_ref: Ref) -> bool {
         self.read = self.read.max(progress.read);
+        self.add_mark(progress, next_ref);
+        self.acknowledged_next = self.acknowledged_next.max(progress.acknowledged_next);
+        let acknowledged = progress.acknowledged.min(self.written);
+        if acknowledged <= self.acknowledged {
+            return false;
+        }
+        self.acknowledged = acknowledged;
+        self.proven = self.proven.max(acknowledged);
+        true
+    }
+
+    fn add_mark(&mut self, progress: Progress, next_ref: Ref) {
         if progress.written <= self.written {
             return;
         }
@@ -112,7 +146,7 @@ impl Ledger {
             if *at > msg_ref {
                 break;
             }
-            self.proven = *written;
+            self.proven = self.proven.max(*written);
             self.marks.pop_front();
         }
     }
@@ -135,10 +169,37 @@ impl Ledger {
         baseline.flushed.get_or_insert(self.written);
     }
 
+    /// Whether the bytes that were acknowledged last are ahead of the request of a baseline. If they
+    /// are behind it, the peer has read the request, so they do not excuse a missing answer.
+    pub(crate) fn acknowledges_ahead_of(&self, baseline: &Baseline) -> bool {
+        baseline.flushed.is_none_or(|flushed| self.acknowledged <= flushed)
+    }
+
+    /// Starts a baseline over, because bytes ahead of its request were acknowledged.
+    pub(crate) const fn restart(&self, baseline: &mut Baseline) {
+        (baseline.read, baseline.proven) = (self.read, self.proven);
+    }
+
+    /// Whether the peer answers pings, and one is unanswered.
+    const fn awaits_acknowledgement(&self) -> bool {
+        self.acknowledged > 0 && self.acknowledged_next > self.acknowledged
+    }
+
+    /// The end of the written bytes that may extend a deadline: the oldest unanswered ping, if the
+    /// peer answers pings.
+    fn end(&self) -> u64 {
+        if self.awaits_acknowledgement() {
+            self.written.min(self.acknowledged_next)
+        } else {
+            self.written
+        }
+    }
+
     /// The time by which the bytes since a baseline extend a deadline.
     pub(crate) fn extension(&self, since: &Baseline) -> Duration {
         let read = self.read.saturating_sub(since.read);
-        let ahead = since.flushed.unwrap_or(self.written).saturating_sub(since.proven);
+        let end = since.flushed.map_or(self.end(), |flushed| flushed.min(self.end()));
+        let ahead = end.saturating_sub(since.proven);
         let time = at_rate(read, self.rates.receive_min)
             .saturating_add(at_rate(ahead, self.rates.send_min));
         time.min(self.rates.max)
@@ -149,10 +210,11 @@ impl Ledger {
         self.written
     }
 
-    /// The time by which the bytes written since `written` extend the deadline of a transport that
-    /// takes no frames.
+    /// The time by which bytes extend the deadline of a transport that takes no frames: those written
+    /// since `written`, or those ahead of the oldest unanswered ping.
     pub(crate) fn extension_by_writing(&self, written: u64) -> Duration {
-        at_rate(self.written.saturating_sub(written), self.rates.send_min).min(self.rates.max)
+        let from = if self.awaits_acknowledgement() { self.acknowledged } else { written };
+        at_rate(self.end().saturating_sub(from), self.rates.send_min).min(self.rates.max)
     }
 }
 
@@ -176,7 +238,11 @@ mod tests {
     }
 
     const fn progress(read: u64, written: u64) -> Progress {
-        Progress { read, written, flushed: false }
+        acknowledged(read, written, 0, 0)
+    }
+
+    const fn acknowledged(read: u64, written: u64, acknowledged: u64, next: u64) -> Progress {
+        Progress { read, written, flushed: false, acknowledged, acknowledged_next: next }
     }
 
     #[test]
@@ -252,6 +318,50 @@ mod tests {
     }
 
     #[test]
+    fn unanswered_ping_ends_bytes_ahead() {
+        let mut ledger = ledger();
+        let baseline = ledger.baseline();
+        assert!(!ledger.report(acknowledged(0, 1_000, 0, 200), Ref(1)));
+        // The peer has not answered a ping yet, so it may not answer pings at all.
+        assert_eq!(ledger.extension(&baseline), Duration::from_secs(10));
+        assert!(ledger.report(acknowledged(0, 1_000, 200, 400), Ref(1)));
+        assert!(!ledger.report(acknowledged(0, 5_000, 200, 400), Ref(1)));
+        let mut restarted = baseline;
+        ledger.restart(&mut restarted);
+        assert_eq!(ledger.extension(&restarted), Duration::from_secs(2));
+        assert_eq!(ledger.extension_by_writing(5_000), Duration::from_secs(2));
+        // Every ping is answered: all bytes without a proof count again.
+        assert!(ledger.report(acknowledged(0, 5_000, 400, 400), Ref(1)));
+        ledger.restart(&mut restarted);
+        assert_eq!(ledger.extension(&restarted), Duration::from_secs(46));
+        assert_eq!(ledger.extension_by_writing(4_000), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn acknowledgement_behind_request_is_recognised() {
+        let mut ledger = ledger();
+        let mut baseline = ledger.baseline();
+        ledger.report(acknowledged(0, 1_000, 100, 200), Ref(1));
+        assert!(ledger.acknowledges_ahead_of(&baseline), "the request is not flushed");
+        ledger.flush(&mut baseline);
+        ledger.report(acknowledged(0, 2_000, 1_000, 1_500), Ref(1));
+        assert!(ledger.acknowledges_ahead_of(&baseline));
+        ledger.report(acknowledged(0, 2_000, 1_001, 1_500), Ref(1));
+        assert!(!ledger.acknowledges_ahead_of(&baseline));
+    }
+
+    #[test]
+    fn proof_never_exceeds_written_bytes() {
+        let mut ledger = ledger();
+        ledger.report(acknowledged(0, 100, 0, 0), Ref(5));
+        ledger.report(acknowledged(0, 300, 900, 900), Ref(7));
+        assert_eq!(ledger.baseline().proven, 300);
+        // A reply proves less than the pong, and takes nothing back.
+        ledger.answered(Ref(5));
+        assert_eq!(ledger.baseline().proven, 300);
+    }
+
+    #[test]
     fn zero_rate_extends_nothing() {
         assert_eq!(at_rate(u64::MAX, 0), Duration::ZERO);
         assert_eq!(at_rate(u64::MAX, 1), Duration::from_nanos(u64::MAX));
@@ -266,7 +376,9 @@ mod canonical {
 
     impl Ledger {
         pub(crate) fn canonical(&self, form: &mut Form<'_>) {
-            let Self { rates, read: _, written, proven, marks } = self;
+            let Self { rates, read: _, written, proven, acknowledged, acknowledged_next, marks } =
+                self;
+            assert_eq!((*acknowledged, *acknowledged_next), (0, 0), "the model sends no pings");
             form.number(rates.most(*written - *proven));
             form.number(marks.len() as u64);
             for (at, ahead) in marks {

@@ -119,7 +119,7 @@ mod tests {
         stall.block(secs(1), &ledger);
         stall.block(secs(9), &ledger);
         assert_eq!(stall.deadline(&ledger), Some(secs(31)), "blocked once");
-        ledger.report(Progress { read: 0, written: 200, flushed: false }, Ref(1));
+        ledger.report(Progress { written: 200, ..Progress::default() }, Ref(1));
         assert_eq!(stall.deadline(&ledger), Some(secs(33)), "bytes extend it");
         stall.restart(secs(10), &ledger);
         assert_eq!(stall.deadline(&ledger), Some(secs(40)), "earlier bytes no longer count");

@@ -104,6 +104,7 @@ impl World {
                 self.peers.remove(&peer);
                 self.server.handle_eof(now, peer);
             }
+            Parcel::Part => self.server.handle_bytes(now, peer),
             Parcel::Request(_) | Parcel::Opened(_) | Parcel::Failed(_) => {}
         }
         self.flush_server();
@@ -165,7 +166,7 @@ impl World {
                 id,
                 Cause::Dial { kind: DialKind::Other, message: lost() },
             ),
-            Parcel::Request(_) => {}
+            Parcel::Request(_) | Parcel::Part => {}
         }
     }
 

@@ -21,6 +21,12 @@
 //! With a [`bandwidth`](Link::bandwidth), a frame takes time to arrive and delays everything after
 //! it. The link then also counts bytes, as a transport does ([`progress`](Link::progress)).
 //!
+//! With the feature `websocket`, the link can carry the bytes of frames instead of whole frames
+//! ([`carry_bytes`](Link::carry_bytes)). A WebSocket machine at each end then fragments, masks, pings
+//! and answers as in a real connection, and the link delivers the bytes in random pieces. A connection
+//! can be cut inside a frame ([`cut_after_bytes`](Link::cut_after_bytes)), and the client's progress
+//! includes what the server has acknowledged.
+//!
 //! A dead direction buffers what is written to it, as a kernel buffers bytes that the peer does not
 //! acknowledge. So the sender only notices that the [`buffer`](Link::buffer) is full, or that no
 //! answer comes.
@@ -31,6 +37,11 @@ use core::ops::RangeInclusive;
 use core::time::Duration;
 use std::collections::{BTreeMap, VecDeque};
 
+#[cfg(feature = "websocket")]
+use ::bytes::Bytes;
+
+#[cfg(feature = "websocket")]
+use super::bytes::{Machines, piece};
 use crate::config::backoff::DelayRange;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::{Cause, DialKind};
@@ -39,10 +50,16 @@ use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::socket::rng::Rng;
 use crate::time::Time;
+#[cfg(feature = "websocket")]
+use crate::websocket::Limits;
 use crate::wire::Frame;
 
-/// The capacity of the send buffer in the client's operating system, on a link with a bandwidth.
+/// The default capacity of the send buffer in the client's operating system, on a link with a bandwidth.
 const SEND_BUFFER: u64 = 64 << 10;
+
+/// A full send buffer accepts bytes again when it has space for so many.
+#[cfg(feature = "websocket")]
+const WRITE_SPACE: u64 = 8 << 10;
 
 /// The number of bytes that a frame has in addition to its payload.
 const FRAME_HEADER: u64 = 14;
@@ -82,6 +99,8 @@ pub enum Parcel {
     Close(Option<u16>),
     /// The end of the stream.
     End,
+    /// Bytes that complete no frame, on a link that [carries bytes](Link::carry_bytes).
+    Part,
 }
 
 /// A parcel that has arrived.
@@ -130,7 +149,11 @@ pub struct Link {
     stalled_from: Time,
     stalled_until: Time,
     fates: VecDeque<Fate>,
-    next_cuts: Vec<(Direction, u64, Cut)>,
+    next_cuts: Vec<(Direction, PlannedCut)>,
+    send_buffer: u64,
+    /// The limits of the machines of new connections, if the link carries bytes.
+    #[cfg(feature = "websocket")]
+    machines: Option<Limits>,
     wires: BTreeMap<ConnectionId, Wire>,
     /// Descriptions of the calls of the test, for a trace; recorded after the first `take_notes`.
     notes: Option<Vec<String>>,
@@ -156,6 +179,10 @@ struct Wire {
     /// Whether the connection was cut, so that nothing that is sent on it arrives.
     severed: bool,
     drop_when_open: bool,
+    /// Parcels that are complete and not delivered yet, on a link that carries bytes.
+    ready: VecDeque<(Direction, Parcel)>,
+    #[cfg(feature = "websocket")]
+    machines: Option<Box<Machines>>,
 }
 
 /// One direction of a connection.
@@ -169,13 +196,35 @@ struct Pipe {
     sent: u64,
     arrived: u64,
     dead: Option<Time>,
-    cut_after: Option<(u64, Cut)>,
+    cut_after: Option<PlannedCut>,
 }
 
-/// A parcel on its way: its first byte arrives at `from`, its last one at `at`.
+/// A cut after so many more frames or bytes.
+#[derive(Clone, Copy, Debug)]
+struct PlannedCut {
+    left: u64,
+    unit: Unit,
+    cut: Cut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Frames,
+    Bytes,
+}
+
+/// What is on its way.
+#[derive(Clone, Debug)]
+enum Load {
+    Parcel(Parcel),
+    #[cfg(feature = "websocket")]
+    Bytes(Bytes),
+}
+
+/// A load on its way: its first byte arrives at `from`, its last one at `at`.
 #[derive(Clone, Debug)]
 struct Transit {
-    parcel: Parcel,
+    load: Load,
     bytes: u64,
     from: Time,
     at: Time,
@@ -196,6 +245,9 @@ impl Link {
             stalled_until: Time::ZERO,
             fates: VecDeque::new(),
             next_cuts: Vec::new(),
+            send_buffer: SEND_BUFFER,
+            #[cfg(feature = "websocket")]
+            machines: None,
             wires: BTreeMap::new(),
             notes: None,
         }
@@ -221,10 +273,35 @@ impl Link {
     /// with zero, frames take no time except the latency.
     ///
     /// With a bandwidth from the client to the server, the client's transport accepts no frame while
-    /// 64 KiB are on their way.
+    /// the [send buffer](Self::send_buffer) is full.
     pub fn bandwidth(&mut self, direction: Direction, bytes_per_second: u64) -> &mut Self {
         self.note(|| format!("the link carries {bytes_per_second} bytes/s {direction:?}"));
         self.bandwidth[direction as usize] = (bytes_per_second > 0).then_some(bytes_per_second);
+        self
+    }
+
+    /// The number of bytes that the client's operating system buffers, on a link with a bandwidth from
+    /// the client to the server. By default 64 KiB.
+    pub fn send_buffer(&mut self, bytes: u64) -> &mut Self {
+        self.send_buffer = bytes.max(1);
+        self
+    }
+
+    /// Carries the bytes of WebSocket frames on connections that are opened from now on. At both ends
+    /// there is an [`Endpoint`](crate::websocket::Endpoint) with these limits, except that its outbox
+    /// is unlimited.
+    ///
+    /// The upgrade is not carried as bytes.
+    ///
+    /// # Panics
+    ///
+    /// [`send`](Self::send) panics at a text frame that is not UTF-8 and at a close code that must not
+    /// be sent, and [`poll`](Self::poll) if an endpoint breaks the protocol, for example by a message
+    /// that exceeds a limit.
+    #[cfg(feature = "websocket")]
+    pub fn carry_bytes(&mut self, limits: &Limits) -> &mut Self {
+        self.note(|| "the link carries bytes".to_owned());
+        self.machines = Some(*limits);
         self
     }
 
@@ -261,9 +338,21 @@ impl Link {
     /// have arrived in this direction. Frames after them are lost.
     pub fn cut_after(&mut self, direction: Direction, frames: u64, cut: Cut) -> &mut Self {
         self.note(|| format!("the link will be cut after {frames} frames {direction:?} ({cut:?})"));
+        self.plan_cut(direction, PlannedCut { left: frames, unit: Unit::Frames, cut })
+    }
+
+    /// Cuts the current connection (if there is none, the next one) after this many more bytes of
+    /// frames have arrived in this direction. Without [`carry_bytes`](Self::carry_bytes), a frame
+    /// that has not arrived as a whole is lost.
+    pub fn cut_after_bytes(&mut self, direction: Direction, bytes: u64, cut: Cut) -> &mut Self {
+        self.note(|| format!("the link will be cut after {bytes} bytes {direction:?} ({cut:?})"));
+        self.plan_cut(direction, PlannedCut { left: bytes, unit: Unit::Bytes, cut })
+    }
+
+    fn plan_cut(&mut self, direction: Direction, cut: PlannedCut) -> &mut Self {
         match self.wires.values_mut().next_back() {
-            Some(wire) => wire.cut_after(self.now, direction, frames, cut),
-            None => self.next_cuts.push((direction, frames, cut)),
+            Some(wire) => wire.plan_cut(self.now, direction, cut),
+            None => self.next_cuts.push((direction, cut)),
         }
         self
     }
@@ -345,8 +434,12 @@ impl Link {
     pub fn connect(&mut self, now: Time, id: ConnectionId, request: ConnectRequest) {
         self.set_now(now);
         let mut wire = Wire::default();
-        for (direction, frames, cut) in core::mem::take(&mut self.next_cuts) {
-            wire.cut_after(now, direction, frames, cut);
+        #[cfg(feature = "websocket")]
+        {
+            wire.machines = self.machines.as_ref().map(|limits| Box::new(Machines::new(limits)));
+        }
+        for (direction, cut) in core::mem::take(&mut self.next_cuts) {
+            wire.plan_cut(now, direction, cut);
         }
         match self.fates.pop_front() {
             Some(Fate::Fail(failure)) => {
@@ -371,14 +464,17 @@ impl Link {
     /// Sends a parcel on a connection. After the end of the connection, the parcel is ignored.
     pub fn send(&mut self, now: Time, id: ConnectionId, direction: Direction, parcel: Parcel) {
         self.set_now(now);
-        let Some(wire) = self.wires.get_mut(&id).filter(|wire| !wire.severed) else { return };
-        let receiver_gone = match direction {
-            Direction::Up => wire.server_gone && wire.up.dead.is_none(),
-            Direction::Down => wire.client_gone,
-        };
-        if receiver_gone {
+        let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.takes(direction)) else {
             return;
-        }
+        };
+        #[cfg(feature = "websocket")]
+        let parcel = match &mut wire.machines {
+            Some(machines) => match machines.send(direction, parcel) {
+                Some(parcel) => parcel,
+                None => return self.transmit(id, direction),
+            },
+            None => parcel,
+        };
         wire.server_gone |= matches!(parcel, Parcel::Failed(_));
         let drop = wire.drop_when_open && matches!(parcel, Parcel::Opened(_));
         let latency = self.rng.draw(self.latency);
@@ -406,6 +502,7 @@ impl Link {
                     wire.up.queue.clear();
                 }
             }
+            wire.ready.retain(|(direction, _)| *direction == sender);
         }
         self.remove_if_done(id);
     }
@@ -415,8 +512,8 @@ impl Link {
     pub fn is_writable(&self, id: ConnectionId) -> bool {
         self.wires.get(&id).is_none_or(|wire| {
             let slow = self.bandwidth[Direction::Up as usize].is_some();
-            let full = slow && wire.up.sent - wire.up.arrived >= SEND_BUFFER;
-            wire.up.queue.len() < self.buffer && !full
+            let full = slow && wire.up.sent - wire.up.arrived >= self.send_buffer;
+            wire.in_transit() < self.buffer && !full
         })
     }
 
@@ -424,7 +521,7 @@ impl Link {
     /// connection, and on a link without a bandwidth, where frames do not delay each other.
     ///
     /// The written bytes are those that the operating system has accepted: those that have arrived,
-    /// and up to 64 KiB more in its buffer.
+    /// and what its [buffer](Self::send_buffer) holds.
     #[must_use]
     pub fn progress(&self, now: Time, id: ConnectionId) -> Option<Progress> {
         if self.bandwidth == [None; 2] {
@@ -432,9 +529,25 @@ impl Link {
         }
         let wire = self.wires.get(&id)?;
         let at = if now < self.stalled_until { now.min(self.stalled_from) } else { now };
-        let written = wire.up.sent.min(wire.up.arrived_by(at) + SEND_BUFFER);
+        let written = wire.up.sent.min(wire.up.arrived_by(at) + self.send_buffer);
         let flushed = written == wire.up.sent;
-        Some(Progress { read: wire.down.arrived_by(at), written, flushed })
+        let read = wire.down.arrived_by(at);
+        let progress = Progress { read, written, flushed, ..Progress::default() };
+        #[cfg(feature = "websocket")]
+        if let Some(machines) = &wire.machines {
+            return Some(machines.report(progress));
+        }
+        Some(progress)
+    }
+
+    /// The bytes of frames that have arrived in a direction of the current connection.
+    #[must_use]
+    pub fn bytes_arrived(&self, direction: Direction) -> u64 {
+        let wire = self.wires.values().next_back();
+        wire.map_or(0, |wire| match direction {
+            Direction::Up => wire.up.arrived,
+            Direction::Down => wire.down.arrived,
+        })
     }
 
     /// Whether the server has received a part of a frame, but not all of it.
@@ -448,31 +561,96 @@ impl Link {
     /// Returns the next parcel that has arrived by `now`, earliest first.
     pub fn poll(&mut self, now: Time) -> Option<Delivery> {
         self.set_now(now);
-        let (at, id, direction) = self.next()?;
-        if at > now {
-            return None;
-        }
-        let wire = self.wires.get_mut(&id)?;
-        let Transit { parcel, bytes, .. } = wire.pipe(direction).queue.pop_front()?;
-        wire.pipe(direction).arrived += bytes;
-        match (&parcel, direction) {
-            (Parcel::Frame(_), _) => {
-                if let Some(cut) = wire.pipe(direction).count_frame() {
-                    wire.sever(now, cut);
-                }
+        loop {
+            if let Some(delivery) = self.take_ready() {
+                return Some(delivery);
             }
-            (Parcel::End, Direction::Up) => wire.server_gone = true,
-            (Parcel::End | Parcel::Failed(_), Direction::Down) => wire.client_gone = true,
-            _ => {}
+            let (at, id, direction) = self.next()?;
+            if at > now {
+                return None;
+            }
+            let wire = self.wires.get_mut(&id)?;
+            let Transit { load, bytes, .. } = wire.pipe(direction).queue.pop_front()?;
+            wire.pipe(direction).arrived += bytes;
+            #[cfg_attr(
+                not(feature = "websocket"),
+                allow(clippy::infallible_destructuring_match, reason = "there are no bytes")
+            )]
+            let parcel = match load {
+                Load::Parcel(parcel) => parcel,
+                #[cfg(feature = "websocket")]
+                Load::Bytes(bytes) => {
+                    wire.arrive(now, direction, &bytes);
+                    self.transmit(id, Direction::Up);
+                    self.transmit(id, Direction::Down);
+                    continue;
+                }
+            };
+            match (&parcel, direction) {
+                (Parcel::Frame(_), _) => {
+                    let pipe = wire.pipe(direction);
+                    let (taken, inside) = pipe.count(Unit::Bytes, bytes);
+                    let (_, behind) = pipe.count(Unit::Frames, 1);
+                    if let Some(cut) = inside.or(behind) {
+                        wire.sever(now, cut);
+                    }
+                    if taken < bytes {
+                        continue;
+                    }
+                }
+                (Parcel::End, Direction::Up) => wire.server_gone = true,
+                (Parcel::End | Parcel::Failed(_), Direction::Down) => wire.client_gone = true,
+                _ => {}
+            }
+            self.remove_if_done(id);
+            return Some(Delivery { connection: id, direction, parcel });
         }
-        self.remove_if_done(id);
-        Some(Delivery { connection: id, direction, parcel })
     }
 
     /// When the next parcel arrives, if one is on its way.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Time> {
+        if self.wires.values().any(|wire| !wire.ready.is_empty()) {
+            return Some(self.now);
+        }
         self.next().map(|(at, ..)| at)
+    }
+
+    /// Takes a parcel that has arrived as bytes.
+    fn take_ready(&mut self) -> Option<Delivery> {
+        let (id, wire) = self.wires.iter_mut().find(|(_, wire)| !wire.ready.is_empty())?;
+        let (id, (direction, parcel)) = (*id, wire.ready.pop_front()?);
+        self.remove_if_done(id);
+        Some(Delivery { connection: id, direction, parcel })
+    }
+
+    /// Puts the bytes that a machine has to send on their way, as far as the operating system accepts
+    /// them.
+    #[cfg(feature = "websocket")]
+    fn transmit(&mut self, id: ConnectionId, direction: Direction) {
+        let rate = self.bandwidth[direction as usize];
+        let is_limited = direction == Direction::Up && rate.is_some();
+        while let Some(wire) = self.wires.get_mut(&id).filter(|wire| wire.takes(direction)) {
+            let pipe = wire.pipe(direction);
+            let (sent, buffered) = (pipe.sent, pipe.sent - pipe.arrived);
+            let space =
+                if is_limited { self.send_buffer.saturating_sub(buffered) } else { u64::MAX };
+            if space < WRITE_SPACE.min(self.send_buffer) {
+                return;
+            }
+            let space = usize::try_from(space).unwrap_or(usize::MAX);
+            let Some(machines) = &mut wire.machines else { return };
+            let mut bytes = machines.transmit(direction, space, sent, &mut self.rng);
+            if bytes.is_empty() {
+                return;
+            }
+            while !bytes.is_empty() {
+                let piece = piece(&mut bytes, &mut self.rng);
+                let latency = self.rng.draw(self.latency);
+                let length = piece.len() as u64;
+                wire.pipe(direction).carry(self.now, latency, rate, Load::Bytes(piece), length);
+            }
+        }
     }
 
     /// The earliest parcel; at equal times that of the oldest connection, and up before down.
@@ -489,7 +667,10 @@ impl Link {
 
     /// Removes a connection once nothing of it can be delivered any more.
     fn remove_if_done(&mut self, id: ConnectionId) {
-        let over = |wire: &Wire| wire.client_gone && (wire.server_gone || wire.up.dead.is_some());
+        let over = |wire: &Wire| {
+            let server_gone = wire.server_gone || wire.up.dead.is_some();
+            wire.client_gone && server_gone && wire.ready.is_empty()
+        };
         if self.wires.get(&id).is_some_and(over) {
             self.wires.remove(&id);
         }
@@ -504,11 +685,56 @@ impl Wire {
         }
     }
 
-    fn cut_after(&mut self, now: Time, direction: Direction, frames: u64, cut: Cut) {
-        if frames == 0 {
-            self.sever(now, cut);
+    /// Whether what is sent in a direction can still arrive.
+    fn takes(&self, direction: Direction) -> bool {
+        let receiver_gone = match direction {
+            Direction::Up => self.server_gone && self.up.dead.is_none(),
+            Direction::Down => self.client_gone,
+        };
+        !self.severed && !receiver_gone
+    }
+
+    /// The number of the client's frames that have not arrived.
+    fn in_transit(&self) -> usize {
+        #[cfg(feature = "websocket")]
+        if let Some(machines) = &self.machines {
+            return machines.in_transit();
+        }
+        self.up.queue.len()
+    }
+
+    fn plan_cut(&mut self, now: Time, direction: Direction, cut: PlannedCut) {
+        if cut.left == 0 {
+            self.sever(now, cut.cut);
         } else {
-            self.pipe(direction).cut_after = Some((frames, cut));
+            self.pipe(direction).cut_after = Some(cut);
+        }
+    }
+
+    /// Passes bytes that have arrived to the machine of the receiver, up to a planned cut.
+    #[cfg(feature = "websocket")]
+    fn arrive(&mut self, now: Time, direction: Direction, bytes: &[u8]) {
+        let (taken, mut cut) = self.pipe(direction).count(Unit::Bytes, bytes.len() as u64);
+        let taken = usize::try_from(taken).unwrap_or(bytes.len());
+        let Some(machines) = &mut self.machines else { return };
+        machines.receive(direction, &bytes[..taken]);
+        let mut parcels = 0;
+        while let Some(parcel) = self.machines.as_mut().and_then(|it| it.next(direction)) {
+            let is_frame = matches!(parcel, Parcel::Frame(_));
+            self.ready.push_back((direction, parcel));
+            parcels += 1;
+            if is_frame {
+                if let (_, Some(behind)) = self.pipe(direction).count(Unit::Frames, 1) {
+                    cut = Some(behind);
+                    break;
+                }
+            }
+        }
+        if parcels == 0 {
+            self.ready.push_back((direction, Parcel::Part));
+        }
+        if let Some(cut) = cut {
+            self.sever(now, cut);
         }
     }
 
@@ -540,19 +766,24 @@ impl Pipe {
             return self.push(now.max(self.free) + latency, parcel, 0);
         };
         let bytes = frame.len() as u64 + FRAME_HEADER;
+        self.carry(now, latency, rate, Load::Parcel(parcel), bytes);
+    }
+
+    /// Puts a load of so many bytes on its way, at the rate of the link.
+    fn carry(&mut self, now: Time, latency: Duration, rate: Option<u64>, load: Load, bytes: u64) {
         let nanos = rate.map_or(0, |rate| bytes.saturating_mul(1_000_000_000) / rate);
         let start = now.max(self.free);
         self.free = start + Duration::from_nanos(nanos);
-        self.push(self.free + latency, parcel, bytes);
-        if let Some(transit) = self.queue.back_mut() {
-            transit.from = start + latency;
-        }
+        self.last = self.last.max(self.free + latency);
+        self.sent += bytes;
+        self.queue.push_back(Transit { load, bytes, from: start + latency, at: self.last });
     }
 
     fn push(&mut self, at: Time, parcel: Parcel, bytes: u64) {
         self.last = self.last.max(at);
         self.sent += bytes;
-        self.queue.push_back(Transit { parcel, bytes, from: self.last, at: self.last });
+        let load = Load::Parcel(parcel);
+        self.queue.push_back(Transit { load, bytes, from: self.last, at: self.last });
     }
 
     /// How many bytes have arrived, including those of a partly received frame.
@@ -570,10 +801,21 @@ impl Pipe {
         self.arrived + begun.map(part).sum::<u64>()
     }
 
-    /// Counts one frame that has arrived; returns the cut that was planned after it, if any.
-    fn count_frame(&mut self) -> Option<Cut> {
-        let (frames, cut) = self.cut_after?;
-        self.cut_after = (frames > 1).then_some((frames - 1, cut));
-        (frames <= 1).then_some(cut)
+    /// Counts arrivals against a planned cut. Returns how many of them arrive before it, and the cut
+    /// if it is reached.
+    const fn count(&mut self, unit: Unit, arrivals: u64) -> (u64, Option<Cut>) {
+        match &mut self.cut_after {
+            Some(plan) if plan.unit as u8 == unit as u8 => {
+                let taken = if plan.left < arrivals { plan.left } else { arrivals };
+                plan.left -= taken;
+                let cut = plan.cut;
+                if plan.left > 0 {
+                    return (taken, None);
+                }
+                self.cut_after = None;
+                (taken, Some(cut))
+            }
+            _ => (arrivals, None),
+        }
     }
 }

@@ -99,6 +99,8 @@
 //! assert_eq!(server.joined("room:lobby"), 1);
 //! ```
 
+#[cfg(feature = "websocket")]
+mod bytes;
 mod channels;
 mod codec;
 mod config;

@@ -41,6 +41,8 @@ use crate::socket::channel::ChannelStatus;
 use crate::socket::rng::Rng;
 use crate::time::Time;
 use crate::topic::Topic;
+#[cfg(feature = "websocket")]
+use crate::websocket::Limits;
 use crate::wire::payload::Payload;
 
 /// The maximum number of steps at one instant. More of them mean an endless loop.
@@ -79,6 +81,8 @@ pub struct World {
     pub(super) restart_at: Option<Time>,
     pub(super) clients: Vec<Client>,
     latency: RangeInclusive<Duration>,
+    #[cfg(feature = "websocket")]
+    machines: Option<Limits>,
     pub(super) peers: BTreeMap<PeerId, (usize, ConnectionId)>,
     pub(super) agenda: BTreeSet<(Time, usize)>,
     /// Clients that the test may have changed since the last step.
@@ -123,6 +127,8 @@ impl World {
             restart_at: None,
             clients: Vec::new(),
             latency: Duration::ZERO..=Duration::ZERO,
+            #[cfg(feature = "websocket")]
+            machines: None,
             peers: BTreeMap::new(),
             agenda: BTreeSet::new(),
             touched: BTreeSet::new(),
@@ -136,6 +142,28 @@ impl World {
     /// Sets the latency of the links of clients that are added later. By default there is none.
     pub fn latency(&mut self, range: RangeInclusive<Duration>) -> &mut Self {
         self.latency = range;
+        self
+    }
+
+    /// Lets the links of clients that are added later carry the bytes of WebSocket frames; see
+    /// [`Link::carry_bytes`].
+    ///
+    /// ```
+    /// use phx_proto::Config;
+    /// use phx_proto::testing::World;
+    /// use phx_proto::websocket::Limits;
+    /// use serde_json::json;
+    ///
+    /// let mut world = World::new(7);
+    /// world.carry_bytes(&Limits::default());
+    /// let client = world.client(Config::new("ws://localhost:4000/socket/websocket")?);
+    /// world.join(client, "room:lobby", json!({}));
+    /// world.run_until(|world| world.is_joined(client, "room:lobby"));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    #[cfg(feature = "websocket")]
+    pub fn carry_bytes(&mut self, limits: &Limits) -> &mut Self {
+        self.machines = Some(*limits);
         self
     }
 
@@ -177,6 +205,10 @@ impl World {
         let socket = Socket::new(config, self.rng.next_u64(), self.now);
         let mut link = Link::new(self.rng.next_u64());
         link.set_now(self.now).latency(self.latency.clone());
+        #[cfg(feature = "websocket")]
+        if let Some(limits) = &self.machines {
+            link.carry_bytes(limits);
+        }
         link.take_notes();
         let (peers, due) = (BTreeMap::new(), None);
         self.clients.push(Client { socket, link, due, open: None, blocked: false, peers });

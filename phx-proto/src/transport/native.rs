@@ -36,6 +36,7 @@ use super::streams::Totals;
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
+use crate::websocket::acknowledgements::Acknowledgements;
 use crate::websocket::{Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation};
 use crate::wire::Frame;
 
@@ -65,6 +66,11 @@ pub struct Native<S> {
     drained: bool,
     /// Masked bytes that are not written yet.
     write: BytesMut,
+    acknowledgements: Acknowledgements,
+    /// The bytes that the operating system had accepted at the last complete flush.
+    flushed: u64,
+    /// The bytes that the stream has accepted since then. A TLS stream may still hold some of them.
+    handed: u64,
     /// When this many bytes are queued, further messages wait for a flush.
     write_max: usize,
     /// Whether a pong or the reply to a close frame is still to be written.
@@ -101,6 +107,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             size_max,
             drained: false,
             write: BytesMut::new(),
+            acknowledgements: Acknowledgements::default(),
+            flushed: 0,
+            handed: 0,
             write_max: config.write_buffer_bytes.max(1),
             reply_due: false,
             unsendable: None,
@@ -173,7 +182,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
                 self.reply(cx);
                 Received::Ended(close_frame(close))
             }
-            Event::Pong(_) | Event::Acknowledged(_) | Event::Opened(_) => Received::Control,
+            Event::Acknowledged(count) => {
+                self.acknowledgements.answered(count);
+                Received::Control
+            }
+            Event::Pong(_) | Event::Opened(_) => Received::Control,
         }
     }
 
@@ -212,7 +225,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             while !self.write.is_empty() {
                 let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.write));
                 match written {
-                    Ok(written) if written > 0 => self.write.advance(written),
+                    Ok(written) if written > 0 => {
+                        self.write.advance(written);
+                        self.handed += written as u64;
+                    }
                     _ => return Poll::Ready(Err(WriteFailed)),
                 }
             }
@@ -220,12 +236,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             if self.write.capacity() == 0 {
                 self.write.reserve(self.endpoint.queued_bytes().min(WRITE));
             }
+            let probed = self.endpoint.upload().probed;
             if self.endpoint.poll_transmit(&mut self.write, WRITE, || self.keys.next_key()) == 0 {
                 break;
+            }
+            let count = self.endpoint.upload().probed;
+            if count > probed {
+                // The ping is in the buffer, behind everything that the stream has accepted.
+                let written = self.totals.progress().written;
+                self.acknowledgements.asked(count, written.max(self.flushed + self.handed));
             }
         }
         self.write = BytesMut::new();
         let flushed = ready!(Pin::new(&mut self.stream).poll_flush(cx));
+        (self.flushed, self.handed) = (self.totals.progress().written, 0);
         Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 }
@@ -294,7 +318,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
     }
 
     fn progress(&mut self) -> Progress {
-        self.totals.progress()
+        self.acknowledgements.report(self.totals.progress())
     }
 
     fn close(&mut self, code: u16, reason: &str) {

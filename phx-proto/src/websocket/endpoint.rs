@@ -43,7 +43,8 @@ pub struct Limits {
     /// message that reaches the limit may exceed it.
     pub outbox_bytes_max: usize,
     /// The maximum number of payload bytes in a sent data frame. Longer messages are cut into
-    /// fragments, with a ping after each except the last. Zero counts as one.
+    /// fragments. After this many bytes of messages, a ping goes before the next data frame; see
+    /// [`Event::Acknowledged`]. Zero counts as one.
     pub fragment_bytes: usize,
 }
 

@@ -15,6 +15,8 @@
 //! read into. Frames to send are appended to another buffer and masked there. The machine has no clock
 //! and no entropy: the caller passes in a source of [mask keys](MaskKeys).
 
+#[cfg(all(feature = "websocket", any(feature = "adapter", feature = "testing")))]
+pub(crate) mod acknowledgements;
 #[cfg(feature = "websocket")]
 mod close;
 #[cfg(feature = "adapter")]

@@ -5,14 +5,14 @@
 //!   send ──▶ outbox ──▶ the message under way, cut into fragments ─┐
 //!   ping ──▶ at most one ──────────────────────────────────────────┤ first of: reply to a close,
 //!   a ping was received ──▶ the pong to the latest one ────────────┤ pong, ping, probe, data, our
-//!   a fragment went out ──▶ probe: a ping that counts bytes ───────┤ own close
+//!   many bytes went out ──▶ probe: a ping that counts bytes ───────┤ own close
 //!   close ─────────────────────────────────────────────────────────┘        │
 //!                                                    masked in the caller's buffer ──▶ bytes
 //! ```
 //!
-//! A message that is longer than a fragment is sent with a ping after each fragment except the
-//! last. The payload of that ping is the number of message bytes before it, so its pong proves that
-//! the peer has read them. These pongs show how much of an upload has reached the peer; a count of
+//! When the bytes of a whole fragment went out since the last probe, in one message or in many, a ping
+//! goes before the next fragment or message. Its payload is the number of message bytes before it, so
+//! its pong proves that the peer has read them. These pongs show how much of an upload has reached the peer; a count of
 //! written bytes only shows what the buffers on the way have accepted.
 
 use core::{fmt, str};
@@ -41,8 +41,13 @@ const SLOTS_KEPT: usize = 64;
 pub struct Upload {
     /// Bytes that [`poll_transmit`](super::Endpoint::poll_transmit) has appended.
     pub transmitted: u64,
-    /// Bytes that the peer has read, as proven by its pongs. Only messages that are sent in
-    /// fragments request such pongs, so this count does not advance while all messages are short.
+    /// Bytes before the latest ping that asks for an acknowledgement. [`poll_transmit`
+    /// ](super::Endpoint::poll_transmit) has appended that ping. If the peer answers it, `acknowledged`
+    /// becomes this number.
+    pub probed: u64,
+    /// Bytes that the peer has read, as proven by its pongs. A pong is requested after every
+    /// [`Limits::fragment_bytes`](super::Limits::fragment_bytes) and only if more data follows, so the
+    /// count lags behind.
     pub acknowledged: u64,
 }
 
@@ -100,10 +105,6 @@ pub(super) struct Sender {
     ping: Option<Bytes>,
     /// The payload of the latest unanswered ping.
     pong: Option<Bytes>,
-    /// Whether a probe must follow: a fragment was transmitted, and its message continues.
-    probe_due: bool,
-    /// The count in the latest probe.
-    probed: u64,
     upload: Upload,
 }
 
@@ -140,8 +141,6 @@ impl Sender {
             current: None,
             ping: None,
             pong: None,
-            probe_due: false,
-            probed: 0,
             upload: Upload::default(),
         }
     }
@@ -204,7 +203,7 @@ impl Sender {
     /// answer another ping, or none, are ignored here.
     pub(super) fn acknowledge(&mut self, payload: &[u8]) -> Option<u64> {
         let count = payload.strip_prefix(&PROBE)?.try_into().ok().map(u64::from_be_bytes)?;
-        if count <= self.upload.acknowledged || count > self.probed {
+        if count <= self.upload.acknowledged || count > self.upload.probed {
             return None;
         }
         self.upload.acknowledged = count;
@@ -249,11 +248,14 @@ impl Sender {
             self.frame(out, Opcode::Ping, true, &payload, keys);
             return true;
         }
-        if core::mem::take(&mut self.probe_due) {
-            self.probed = self.upload.transmitted;
+        if self.current.is_none() && self.outbox.is_empty() {
+            return false;
+        }
+        if self.upload.transmitted - self.upload.probed >= self.fragment_max as u64 {
+            self.upload.probed = self.upload.transmitted;
             let mut payload = [0; PROBE.len() + 8];
             payload[..PROBE.len()].copy_from_slice(&PROBE);
-            payload[PROBE.len()..].copy_from_slice(&self.probed.to_be_bytes());
+            payload[PROBE.len()..].copy_from_slice(&self.upload.probed.to_be_bytes());
             self.frame(out, Opcode::Ping, true, &payload, keys);
             return true;
         }
@@ -291,7 +293,7 @@ impl Sender {
         }
     }
 
-    /// Appends a fragment: the last one of its message, or one after which a probe is due.
+    /// Appends a fragment.
     fn fragment(
         &mut self,
         out: &mut BytesMut,
@@ -309,7 +311,6 @@ impl Sender {
         } else {
             current.rest.advance(length);
             self.current = Some(current);
-            self.probe_due = true;
         }
     }
 

@@ -25,7 +25,18 @@ const INTERVAL: Duration = secs(30);
 
 /// A joined client, 20 ms from its server, over a link with these bytes per second in each direction.
 fn joined(config: Config, down: u64, up: u64) -> (World, ClientId) {
+    joined_in(World::new(7), config, down, up)
+}
+
+/// The same over a link that carries bytes, so that the server acknowledges uploads.
+#[cfg(feature = "websocket")]
+fn joined_over_bytes(config: Config, down: u64, up: u64) -> (World, ClientId) {
     let mut world = World::new(7);
+    world.carry_bytes(&phx_proto::websocket::Limits::default());
+    joined_in(world, config, down, up)
+}
+
+fn joined_in(mut world: World, config: Config, down: u64, up: u64) -> (World, ClientId) {
     world.latency(ms(20)..=ms(20));
     let client = world.client(config);
     world.join(client, LOBBY, json!({}));
@@ -127,6 +138,100 @@ fn many_pushes_arrive_over_slow_link() {
     assert_one_connection(&world, client);
 }
 
+/// A push that takes longer than `progress_max`. Written bytes do not extend a deadline for that long,
+/// acknowledged bytes do.
+#[cfg(feature = "websocket")]
+#[test]
+fn acknowledged_upload_outlasts_progress_max() {
+    let config = config().progress_max(secs(30));
+    let (mut world, client) = joined(config.clone(), 0, 8_500);
+    push(&mut world, client, "ack", big(700_000));
+    world.run_for(secs(100));
+    assert_eq!(causes(&world, client), [Cause::HeartbeatTimeout]);
+
+    let (mut world, client) = joined_over_bytes(config, 0, 8_500);
+    push(&mut world, client, "ack", big(700_000));
+    world.run_until(|world| replies(world, client) == 1);
+    world.run_for(secs(60));
+    assert_one_connection(&world, client);
+}
+
+/// A join behind an upload that takes longer than `join_block_max` and `progress_max` together.
+#[cfg(feature = "websocket")]
+#[test]
+fn join_waits_for_acknowledged_upload() {
+    let config = config().progress_max(secs(30)).join_block_max(secs(20)).join_timeout(secs(15));
+    let (mut world, client) = joined_over_bytes(config, 0, 8_500);
+    for _ in 0..10 {
+        push(&mut world, client, "ack", big(60_000));
+    }
+    world.join(client, "room:other", json!({}));
+    world.run_until(|world| world.is_joined(client, "room:other"));
+    world.run_until(|world| replies(world, client) == 10);
+    assert_one_connection(&world, client);
+}
+
+/// With heartbeats off, acknowledged bytes keep a connection alive whose transport accepts no frame.
+#[cfg(feature = "websocket")]
+#[test]
+fn write_stall_waits_for_acknowledged_bytes() {
+    let off = config().heartbeat_interval(Duration::ZERO).progress_max(secs(20));
+    let (mut world, client) = joined_over_bytes(off, 0, 8_500);
+    push(&mut world, client, "ack", big(700_000));
+    world.run_until(|world| replies(world, client) == 1);
+    assert_one_connection(&world, client);
+}
+
+/// The operating system accepts megabytes for a server that no longer reads them. Once the server has
+/// acknowledged bytes, those do not extend a deadline.
+#[cfg(feature = "websocket")]
+#[test]
+fn swallowed_upload_is_detected_like_idle_link() {
+    for heartbeats in [true, false] {
+        let found = |joined: fn(Config, u64, u64) -> (World, ClientId)| {
+            let interval = if heartbeats { INTERVAL } else { Duration::ZERO };
+            let (mut world, client) = joined(config().heartbeat_interval(interval), 0, 50_000);
+            world.link(client).send_buffer(4 << 20).buffer(3);
+            for _ in 0..3 {
+                push(&mut world, client, "ack", big(1_000_000));
+            }
+            world.run_for(secs(10));
+            assert_eq!(causes(&world, client), []);
+            // Otherwise the server would close the connection after its idle timeout.
+            world.link(client).half_open(Direction::Up).half_open(Direction::Down);
+            let from = world.now();
+            world.run_until(|world| !causes(world, client).is_empty());
+            world.now().since(from)
+        };
+        // `heartbeat_interval` and `heartbeat_timeout`, or `write_stall_timeout`.
+        let bound = if heartbeats { secs(30 + 10) } else { secs(30) };
+        let at_least_rate = Duration::from_millis((64 << 10) * 1_000 / 8_192);
+        let (by_bytes, by_frames) = (found(joined_over_bytes), found(joined));
+        assert!(by_bytes <= bound + at_least_rate, "{heartbeats}: {by_bytes:?}");
+        // The clock of a write stall is not extended by bytes that were written before it started.
+        assert!(!heartbeats || by_frames > bound + secs(100), "{by_frames:?}");
+    }
+}
+
+/// A server, or a proxy in front of it, that answers pings and no heartbeats is detected: bytes that
+/// are acknowledged behind the heartbeat extend nothing.
+#[test]
+fn acknowledged_bytes_behind_heartbeat_extend_nothing() {
+    let mut hand = beating();
+    let from = hand.now;
+    report(&mut hand, 0, 10_000, true);
+    let mut written = 10_000;
+    let died = dies_after(&mut hand, |hand| {
+        written += 10_000;
+        let acknowledged_next = written - 1_000;
+        let acknowledged = acknowledged_next - 8_000;
+        let progress = Progress { written, acknowledged, acknowledged_next, ..Progress::default() };
+        hand.socket.handle_progress(hand.now, hand.dialled.expect("a dial"), progress);
+        hand.drain();
+    });
+    assert!(died <= secs(10 + 2), "{died:?} after {from:?}");
+}
+
 /// A join reply that takes longer than `join_block_max`.
 #[test]
 fn long_join_reply_arrives_over_slow_link() {
@@ -217,6 +322,17 @@ fn happening() -> impl Strategy<Value = Happening> {
     ]
 }
 
+/// A long upload, or something between two of them.
+#[cfg(feature = "websocket")]
+fn upload() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        3 => (0_usize..300_000).prop_map(Happening::Push),
+        1 => (0_usize..300_000).prop_map(Happening::Cast),
+        1 => (0_usize..10_000).prop_map(Happening::Join),
+        1 => (0_usize..500).prop_map(Happening::Broadcast),
+    ]
+}
+
 fn happen(world: &mut World, client: ClientId, happening: Happening) {
     match happening {
         Happening::Broadcast(size) => world.broadcast(LOBBY, "message", big(size)),
@@ -280,6 +396,47 @@ proptest! {
         prop_assert_eq!(pushes.pushes_in_flight + pushes.queued_pushes, 0, "all have arrived");
     }
 
+    /// A link that carries at least the minimum rate, and over which the server acknowledges the client's
+    /// bytes, is never declared dead, however long the uploads take.
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn acknowledged_upload_is_never_cut(
+        seed in any::<u64>(),
+        up in 8_192_u64..30_000,
+        interval in 0_u64..40,
+        fragment_bytes in prop_oneof![1_000_usize..4_000, Just(32 << 10)],
+        send_buffer in prop_oneof![Just(64_u64 << 10), 1_u64..4 << 20],
+        uploads in prop::collection::vec((upload(), 0_u64..20_000), 1..12),
+    ) {
+        let mut world = World::new(seed);
+        let limits = phx_proto::websocket::Limits { fragment_bytes, ..Default::default() };
+        world.latency(ms(0)..=ms(300)).carry_bytes(&limits);
+        let config = config().heartbeat_interval(secs(interval)).queued_bytes_max(64 << 20);
+        let config = config.progress_max(secs(15)).join_block_max(secs(20));
+        let client = world.client(config);
+        world.join(client, LOBBY, json!({}));
+        world.run_until(|world| world.is_joined(client, LOBBY));
+        world.link(client).bandwidth(Direction::Up, up).send_buffer(send_buffer);
+        // Long enough for the first acknowledgements. Before them, the limit is `progress_max`.
+        push(&mut world, client, "ack", big(2 * fragment_bytes));
+        world.run_for(secs(20));
+        let mut left = 700_000;
+        for (happening, pause) in uploads {
+            if let Happening::Push(size) | Happening::Cast(size) | Happening::Join(size) = happening {
+                if size > left {
+                    break;
+                }
+                left -= size;
+            }
+            happen(&mut world, client, happening);
+            world.run_for(ms(pause));
+        }
+        world.run_for(secs(200));
+        prop_assert_eq!(causes(&world, client), [], "{}", world.trace_tail());
+        let pushes = world.socket(client).stats();
+        prop_assert_eq!(pushes.pushes_in_flight + pushes.queued_pushes, 0, "all have arrived");
+    }
+
     /// Any other link is declared dead no later than `heartbeat_timeout` plus `progress_max` after a
     /// heartbeat fell due.
     #[test]
@@ -318,7 +475,8 @@ proptest! {
 
 fn report(hand: &mut Hand, read: u64, written: u64, flushed: bool) {
     let id = hand.dialled.expect("a dial");
-    hand.socket.handle_progress(hand.now, id, Progress { read, written, flushed });
+    let progress = Progress { read, written, flushed, ..Progress::default() };
+    hand.socket.handle_progress(hand.now, id, progress);
     hand.drain();
 }
 
@@ -527,7 +685,13 @@ fn rates_of_zero_extend_nothing() {
 fn progress_of_other_connection_is_ignored() {
     let mut hand = beating();
     let stale = phx_proto::ConnectionId::from_u64(99);
-    let progress = Progress { read: 1 << 30, written: 1 << 30, flushed: true };
+    let progress = Progress {
+        read: 1 << 30,
+        written: 1 << 30,
+        flushed: true,
+        acknowledged: 1 << 20,
+        acknowledged_next: 1 << 20,
+    };
     hand.socket.handle_progress(hand.now, stale, progress);
     assert_eq!(hand.socket.stats().stale_inputs, 1);
     assert_eq!(dies_after(&mut hand, |_| {}), secs(10));

@@ -14,6 +14,7 @@ use super::certificates::Authority;
 use super::stage::{signal, until};
 use super::tracked::Tracked;
 use crate::rt::block_on;
+use crate::rt::phx::config::TransportKind;
 use crate::rt::phx::event::{Cause, PushOptions};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{ChannelEvent, Client, Config, Roots, Signal, Signals, Tls};
@@ -182,6 +183,56 @@ fn swallowed_direction_is_detected() {
             link.end().await;
         })
     }
+}
+
+/// The pongs of the server prove that an upload makes progress, although it takes much longer than
+/// `heartbeat_timeout` and `progress_max` together. Without pongs, written bytes would extend the deadline by
+/// `progress_max` only.
+#[test]
+fn acknowledged_upload_outlasts_progress_max() {
+    let hasty = |config: Config| {
+        let config = config.transport(TransportKind::WebSocket).progress_max(secs(1));
+        config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(8)).buffers(4_096, 0).unwrap()
+    };
+    block_on(async {
+        let uploads = [false, true].map(|tls| async move {
+            Link::new(tls, 120_000, hasty).await.transfer(Way::Up, 2_400_000).await
+        });
+        for took in futures_util::future::join_all(uploads).await {
+            assert!(took >= secs(14), "{took:?} is too short for the test");
+        }
+    })
+}
+
+/// The operating system and a proxy accept megabytes for a server that no longer reads. Once the server
+/// has acknowledged a part of an upload, these bytes do not extend the deadline, which would otherwise be
+/// minutes away.
+#[test]
+fn swallowed_upload_is_detected() {
+    block_on(async {
+        let hasty = |config: Config| {
+            let config = config.transport(TransportKind::WebSocket);
+            config.heartbeat_interval(secs(1)).heartbeat_timeout(secs(2))
+        };
+        let mut link = Link::new(false, 1_000_000, hasty).await;
+        let room = link.client.join("room:slow", json!({})).await.unwrap();
+        // The reply proves that the server has read the push, and its pongs have arrived before the reply.
+        let payload = json!({"pad": "x".repeat(200_000)});
+        room.push("ack", payload).await.unwrap().ok().unwrap();
+        link.proxy.treat_live(Way::Up, Manner::Swallow);
+        let options = PushOptions::call().timeout(secs(600));
+        let payload = json!({"pad": "x".repeat(6_000_000)});
+        let push = room.push_with("ack", payload, options);
+        let cause = signal(&mut link.signals, |signal| match signal {
+            Signal::Disconnected { cause, .. } => Some(cause),
+            _ => None,
+        });
+        let (outcome, cause) = futures_util::future::join(push, cause).await;
+        assert_eq!(cause, Cause::HeartbeatTimeout);
+        assert!(outcome.is_err(), "{outcome:?}");
+        drop(room);
+        link.end().await;
+    })
 }
 
 /// The server counts the parts of a message as traffic, as Cowboy and Bandit do: it does not close a

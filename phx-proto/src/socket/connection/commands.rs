@@ -274,18 +274,19 @@ impl Socket {
 
     /// Reports how many bytes the transport of `id` has transferred. They extend the deadlines of
     /// unanswered heartbeats and joins: see
-    /// [`Config::receive_rate_min`](crate::Config::receive_rate_min).
+    /// [`Config::receive_rate_min`](crate::Config::receive_rate_min). Bytes that the server has
+    /// acknowledged start these deadlines over: see [`manual::policies`](crate::manual::policies).
     ///
     /// Report the totals right before a [`handle_timeout`](Self::handle_timeout) that is due, and
     /// about twice a second while the socket [awaits an answer](Self::awaits_answer). Also report
     /// them after about every 16 KiB written, before you poll the next frame. An outdated report
     /// makes deadlines later, never earlier. Without reports, bytes extend no deadline.
     pub fn handle_progress(&mut self, now: Time, id: ConnectionId, progress: Progress) {
-        self.advance(now);
+        let now = self.advance(now);
         if self.connection.id() != Some(id) {
             self.stats.stale_inputs += 1;
         } else if let Some(live) = self.connection.live_mut() {
-            live.progress(progress, Ref(self.next_ref));
+            live.progress(now, progress, Ref(self.next_ref));
         }
     }
 

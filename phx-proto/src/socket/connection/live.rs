@@ -81,8 +81,12 @@ impl Live {
     }
 
     /// Takes the transport's totals. `next_ref` is the next ref that will be minted.
-    pub(crate) fn progress(&mut self, progress: Progress, next_ref: Ref) {
-        self.ledger.report(progress, next_ref);
+    pub(crate) fn progress(&mut self, now: Time, progress: Progress, next_ref: Ref) {
+        if self.ledger.report(progress, next_ref) {
+            self.heartbeat.acknowledged(now, &self.ledger);
+            self.joins.acknowledged(now, &self.ledger);
+            self.stall.restart(now, &self.ledger);
+        }
         if progress.flushed {
             self.heartbeat.flushed(&self.ledger);
             self.joins.flushed(&self.ledger);
@@ -241,7 +245,8 @@ mod tests {
         bench.live.heartbeat.written(Ref(1), secs(1));
         bench.live.join_written(Ref(2), "room:a".into(), secs(2));
         for (written, flushed) in [(100, true), (900, false)] {
-            bench.live.progress(Progress { read: 0, written, flushed }, Ref(3));
+            let progress = Progress { written, flushed, ..Progress::default() };
+            bench.live.progress(secs(2), progress, Ref(3));
         }
         let join = (TimerKind::JoinClock, secs(13));
         assert_eq!(

@@ -745,7 +745,7 @@ impl World {
                     Bytes::Written | Bytes::Flushed => wire.moved.1 += RATE,
                 }
                 let (id, (read, written)) = (wire.id, wire.moved);
-                let progress = Progress { read, written, flushed };
+                let progress = Progress { read, written, flushed, ..Progress::default() };
                 self.write(|| format!("socket.handle_progress(now, id({id}), {progress:?});"));
                 self.socket.handle_progress(now, id, progress);
             }

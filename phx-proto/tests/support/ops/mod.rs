@@ -80,12 +80,15 @@ pub enum Op {
     Failed(Conn, Fail),
     Closed(Conn, End),
     Writable(Conn, bool),
-    /// The transport moved this many more KiB in each direction, and has flushed or not.
+    /// The transport moved this many more KiB in each direction, and has flushed or not. The peer
+    /// acknowledged this many more of the KiB written, and has not answered a ping behind as many
+    /// again.
     Progress {
         conn: Conn,
         read: u8,
         written: u8,
         flushed: bool,
+        acknowledged: u8,
     },
 
     /// The server answers the n-th unanswered frame of this connection.

@@ -155,12 +155,15 @@ fn other_conn() -> impl Strategy<Value = Conn> {
 
 fn progress() -> impl Strategy<Value = Op> {
     let kib = || prop_oneof![2 => Just(0_u8), 2 => 1_u8..8, 1 => any::<u8>()];
-    (conn(), kib(), kib(), any::<bool>()).prop_map(|(conn, read, written, flushed)| Op::Progress {
-        conn,
-        read,
-        written,
-        flushed,
-    })
+    (conn(), kib(), kib(), any::<bool>(), kib()).prop_map(
+        |(conn, read, written, flushed, acknowledged)| Op::Progress {
+            conn,
+            read,
+            written,
+            flushed,
+            acknowledged,
+        },
+    )
 }
 
 fn push() -> impl Strategy<Value = Op> {

@@ -126,7 +126,7 @@ pub struct World {
     pub pending: VecDeque<Action>,
     pub sent: Vec<Sent>,
     /// Bytes read and written on the present connection, as last reported.
-    moved: (u64, u64),
+    moved: Progress,
     pub trace: Vec<Entry>,
     pub conns: Vec<ConnectionId>,
     pub interests: Vec<InterestId>,
@@ -182,7 +182,7 @@ impl World {
             checkers: Checkers::default(),
             pending: VecDeque::new(),
             sent: Vec::new(),
-            moved: (0, 0),
+            moved: Progress::default(),
             trace: Vec::new(),
             conns: Vec::new(),
             interests: Vec::new(),
@@ -393,12 +393,15 @@ impl World {
             Op::Failed(conn, fail) => Input::Failed { id: on(conn), cause: failure(fail) },
             Op::Closed(conn, end) => Input::Closed { id: on(conn), ended: ended(end) },
             Op::Writable(conn, writable) => Input::Writable { id: on(conn), writable },
-            Op::Progress { conn, read, written, flushed } => {
-                let id = on(conn);
-                self.moved.0 += u64::from(read) << 10;
-                self.moved.1 += u64::from(written) << 10;
-                let (read, written) = self.moved;
-                Input::Progress { id, progress: Progress { read, written, flushed } }
+            Op::Progress { conn, read, written, flushed, acknowledged } => {
+                let (id, kib) = (on(conn), |count| u64::from(count) << 10);
+                let moved = &mut self.moved;
+                moved.read += kib(read);
+                moved.written += kib(written);
+                moved.flushed = flushed;
+                moved.acknowledged = moved.written.min(moved.acknowledged + kib(acknowledged));
+                moved.acknowledged_next = moved.acknowledged + kib(acknowledged);
+                Input::Progress { id, progress: *moved }
             }
             Op::FrameOn(conn) => {
                 let (null, none) = (json!(null), json!({}));
@@ -554,7 +557,7 @@ impl World {
         }
         let before = self.socket.stats().stale_inputs;
         match input {
-            Input::Opened { .. } => (self.writable, self.moved) = (true, (0, 0)),
+            Input::Opened { .. } => (self.writable, self.moved) = (true, Progress::default()),
             Input::Writable { writable, .. } => self.writable = writable,
             _ => {}
         }

@@ -82,12 +82,11 @@ fn op(kind: u8, reader: &mut Reader<'_>) -> Option<Op> {
         11 => Op::Rejoin { topic: topic(reader)? },
         12 => Op::SetJoinParams { topic: topic(reader)?, params: reader.below(4)? },
         13 | 14 => push(reader)?,
-        15 => Op::Progress {
-            conn: conn(reader)?,
-            read: reader.byte()?,
-            written: reader.byte()?,
-            flushed: reader.flag()?,
-        },
+        15 => {
+            let (conn, read, written) = (conn(reader)?, reader.byte()?, reader.byte()?);
+            let acknowledged = if read % 2 == 0 { written / 2 } else { 0 };
+            Op::Progress { conn, read, written, flushed: reader.flag()?, acknowledged }
+        }
         16 => Op::Cancel { nth: reader.byte()? },
         17 => Op::Opened(Conn::Current),
         18 => Op::Opened(conn(reader)?),

@@ -142,6 +142,8 @@ impl Checks {
                 self.topics.values_mut().for_each(|seen| seen.live = None);
             }
             Action::Join { topic, frame, .. } => self.join_written(topic, frame)?,
+            // A push of binary data.
+            Action::Send { frame: Frame::Binary(_), .. } => {}
             Action::Send { frame, .. } => {
                 let message = parse(frame).ok_or("an unreadable frame was written")?;
                 if message.event == "phx_leave" {

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use super::checks::{Checks, Made, missing};
 use phx_proto::testing::{ClientId, Cut, Direction, ServerConfig, Version, World};
+#[cfg(feature = "websocket")]
+use phx_proto::websocket::Limits;
 use phx_proto::wire::V1;
 use phx_proto::{Config, Frame, PushOptions};
 use serde_json::{Value, json};
@@ -64,11 +66,12 @@ const WISHES: [&str; 20] = [
 ];
 
 /// Faults.
-const FAULTS: [&str; 13] = [
+const FAULTS: [&str; 14] = [
     "stall",
     "half_open",
     "cut",
     "cut_after",
+    "cut_inside",
     "refuse",
     "refuse_upgrade",
     "drop",
@@ -133,6 +136,12 @@ impl Soak {
         let mut world = World::with_server(seed, server);
         let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
         world.latency(ms(latency.0)..=ms(latency.1));
+        #[cfg(feature = "websocket")]
+        if seed % 4 == 0 {
+            // Fragments of all sizes, and often none.
+            let fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
+            world.carry_bytes(&Limits { fragment_bytes, ..Limits::default() });
+        }
         let mut soak = Self {
             world,
             checks: Vec::new(),
@@ -316,6 +325,12 @@ impl Soak {
                 let cut = self.cut();
                 let direction = pick(&mut self.world, &[Direction::Up, Direction::Down]);
                 self.world.link(client).cut_after(direction, number, cut);
+            }
+            "cut_inside" => {
+                let cut = self.cut();
+                let direction = pick(&mut self.world, &[Direction::Up, Direction::Down]);
+                let bytes = self.world.draw(300);
+                self.world.link(client).cut_after_bytes(direction, bytes, cut);
             }
             "refuse" => {
                 self.world.link(client).refuse_connects(few);
