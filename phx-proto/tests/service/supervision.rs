@@ -73,6 +73,26 @@ fn too_many_restarts_are_final() {
     assert!(matches!(supervision.ended(later, Ending::Crashed), Verdict::Restart { .. }));
 }
 
+/// A restart that is exactly as old as the window still counts; a millisecond later it does not.
+#[test]
+fn restart_counts_until_window_has_passed() {
+    let (window, millisecond) = (Duration::from_secs(10), Duration::from_millis(1));
+    let policy = RestartPolicy::new(Restart::Transient).intensity(1, window);
+    let mut supervision = Supervision::new(policy, 7);
+    let Verdict::Restart { delay } = supervision.ended(NOW, Ending::Crashed) else {
+        panic!("not restarted")
+    };
+    // The delay of the second restart is drawn from a copy, because its time decides, not its end.
+    let next = match supervision.clone().ended(NOW + 2 * window, Ending::Crashed) {
+        Verdict::Restart { delay } => delay,
+        verdict => panic!("not restarted: {verdict:?}"),
+    };
+    let at_window = NOW + (delay + window) - next;
+    assert_eq!(supervision.clone().ended(at_window, Ending::Crashed), Verdict::Exhausted);
+    let restart = supervision.ended(at_window + millisecond, Ending::Crashed);
+    assert_eq!(restart, Verdict::Restart { delay: next });
+}
+
 fn restart() -> impl Strategy<Value = Restart> {
     prop_oneof![Just(Restart::Permanent), Just(Restart::Transient), Just(Restart::Temporary)]
 }

@@ -2,9 +2,11 @@
 
 use core::future::Future;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::{Arc, Mutex};
+use std::task::Wake;
 
 use crate::fleet::{Fleet, config, drain, run, subscribe, types};
 use phx_proto::client::{ClientEvent, JoinFailed, Setup};
@@ -544,6 +546,42 @@ fn keeper_dropped_unpolled_hangs_nothing() {
         run(&fleet, supervisor.stop_connection("a")).expect("known");
         assert!(supervisor.list_connections().is_empty());
     }
+}
+
+/// A waker that counts its calls.
+#[derive(Default)]
+struct Calls(AtomicUsize);
+
+impl Wake for Calls {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The end of a connection wakes the futures that wait for it. A future that is dropped leaves
+/// nothing behind.
+#[test]
+fn end_wakes_waits_and_dropped_ones_leave() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", config("a")).expect("a free name");
+    fleet.settle();
+    let (kept, dropped) = (Arc::new(Calls::default()), Arc::new(Calls::default()));
+    let mut stops: Vec<_> = [&kept, &dropped]
+        .map(|calls| {
+            let mut stop = Box::pin(supervisor.stop_connection("a"));
+            let waker = Waker::from(Arc::clone(calls));
+            assert!(stop.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            stop
+        })
+        .into();
+    drop(stops.pop());
+    assert_eq!(Arc::strong_count(&dropped), 1, "its waker is released");
+    fleet.settle();
+    assert_eq!(fleet.tasks(), 0);
+    assert_eq!(kept.0.load(Ordering::Relaxed), 1, "the end of the task wakes it");
+    assert_eq!(dropped.0.load(Ordering::Relaxed), 0);
+    assert_eq!(run(&fleet, stops.remove(0)), Ok(()));
 }
 
 /// There is no executor: outside of a tokio runtime, a spawn panics. The name stays free.
