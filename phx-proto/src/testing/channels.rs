@@ -21,6 +21,7 @@ pub(super) enum Kind {
     Room,
     SlowJoin,
     Presence,
+    Absinthe,
 }
 
 /// The outcome of a join callback.
@@ -65,7 +66,14 @@ pub(super) enum Effect {
     PushState,
     /// Answers the push with the presence state.
     ReplyState,
+    /// Adds a GraphQL subscription and answers the push with its id.
+    Subscribe,
+    /// Ends a GraphQL subscription and answers the push.
+    Unsubscribe { subscription: String },
 }
+
+/// The topic of Absinthe's control channel.
+pub(super) const ABSINTHE: &str = "__absinthe__:control";
 
 pub(super) fn join(topic: &str, payload: &Payload) -> JoinVerdict {
     let pattern = topic.split_once(':').map(|(prefix, _)| prefix);
@@ -80,6 +88,12 @@ pub(super) fn join(topic: &str, payload: &Payload) -> JoinVerdict {
                 after: Vec::new(),
             },
             None => JoinVerdict::Refused("join crashed"),
+        },
+        _ if topic == ABSINTHE => JoinVerdict::Accepted {
+            kind: Kind::Absinthe,
+            response: json!({}),
+            sleep: Duration::ZERO,
+            after: Vec::new(),
         },
         Some("deny") => JoinVerdict::Refused("unauthorized"),
         Some("boom") => JoinVerdict::Refused("join crashed"),
@@ -96,6 +110,7 @@ pub(super) fn handle_in(
     let effects = match kind {
         Kind::Room => room_event(event, payload, socket),
         Kind::Presence => presence_event(event, payload),
+        Kind::Absinthe => absinthe_event(event, payload),
         Kind::SlowJoin => (event == "echo").then(|| vec![reply("ok", payload.clone())]),
     };
     // The handler has no clause for this event, so it crashes the channel: wire/push_unknown_event.
@@ -198,6 +213,30 @@ fn presence_event(event: &str, payload: &Payload) -> Option<Vec<Effect>> {
         }
         "list" => vec![Effect::ReplyState],
         "push_state" => vec![Effect::PushState, ok()],
+        _ => return None,
+    };
+    Some(effects)
+}
+
+/// Documents are not parsed: a query that begins with `subscription` is one.
+fn absinthe_event(event: &str, payload: &Payload) -> Option<Vec<Effect>> {
+    let error = |text: &str| {
+        vec![reply("error", Payload::Json(json!({ "errors": [{ "message": text }] })))]
+    };
+    let effects = match event {
+        "doc" => match member(payload, "variables") {
+            Some(variables) if !(variables.is_object() || variables.is_null()) => {
+                let text = "Could not parse variables as map";
+                vec![reply("error", Payload::Json(json!({ "error": text })))]
+            }
+            _ if text(payload, "query")?.trim_start().starts_with("subscription") => {
+                vec![Effect::Subscribe]
+            }
+            _ => error("the test server has only subscriptions"),
+        },
+        "unsubscribe" => {
+            vec![Effect::Unsubscribe { subscription: text(payload, "subscriptionId")? }]
+        }
         _ => return None,
     };
     Some(effects)

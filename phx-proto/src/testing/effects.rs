@@ -1,8 +1,8 @@
 //! Carries out the effects of channels: replies, pushes, broadcasts, presence, and their end.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::channels::Effect;
+use super::channels::{ABSINTHE, Effect};
 use super::codec::{self, EncodeFault, Payload};
 use super::observer::Observation;
 use super::server::{PeerId, Server, Timer};
@@ -84,6 +84,18 @@ impl Server {
             Effect::PushState => {
                 let state = Payload::Json(self.presence.state(topic));
                 self.push_or_crash(peer, topic, instance, "presence_state", &state);
+            }
+            Effect::Subscribe => {
+                self.subscribed += 1;
+                let id = format!("__absinthe__:doc:{instance}:{}", self.subscribed);
+                self.subscriptions.push((id.clone(), peer, instance));
+                let response = Payload::Json(json!({ "subscriptionId": id }));
+                self.reply_or_crash(peer, topic, instance, msg_ref, "ok", &response);
+            }
+            Effect::Unsubscribe { subscription } => {
+                self.subscriptions.retain(|(id, ..)| *id != subscription);
+                let response = Payload::Json(json!({ "subscriptionId": subscription }));
+                self.reply_or_crash(peer, topic, instance, msg_ref, "ok", &response);
             }
             Effect::ReplyState => {
                 let state = Payload::Json(self.presence.state(topic));
@@ -217,6 +229,51 @@ impl Server {
         Ok(())
     }
 
+    /// Publishes the result of a GraphQL subscription as Absinthe does: the event `subscription:data`
+    /// on a topic that is the id of the subscription and that no client joins. Does nothing for a
+    /// subscription that has ended.
+    ///
+    /// ```
+    /// use phx_proto::testing::{HttpRequest, Output, Server, ServerConfig};
+    /// use phx_proto::{Frame, Time};
+    /// use serde_json::json;
+    ///
+    /// let mut server = Server::new(ServerConfig::default());
+    /// let request = HttpRequest { path: "/socket/websocket?vsn=2.0.0".into(), ..Default::default() };
+    /// let peer = server.connect(Time::ZERO, &request).unwrap().peer;
+    /// let control = "__absinthe__:control";
+    /// for frame in [
+    ///     json!(["1", "1", control, "phx_join", {}]),
+    ///     json!(["1", "2", control, "doc", {"query": "subscription { postAdded { id } }"}]),
+    /// ] {
+    ///     server.handle_frame(Time::ZERO, peer, &Frame::from(frame.to_string()));
+    /// }
+    /// let subscription = server.subscriptions()[0].to_owned();
+    /// server.publish(&subscription, json!({"data": {"postAdded": {"id": "7"}}}));
+    /// let last = std::iter::from_fn(|| server.poll_output()).last();
+    /// let Some(Output::Send { frame: Frame::Text(text), .. }) = last else { panic!("{last:?}") };
+    /// assert!(std::str::from_utf8(&text).unwrap().contains("subscription:data"));
+    /// ```
+    pub fn publish(&mut self, subscription: &str, result: Value) {
+        let found = self.subscriptions.iter().find(|(id, ..)| id == subscription);
+        let Some((id, peer, instance)) = found.cloned() else { return };
+        let Some((vsn, _)) = self.channel(peer, ABSINTHE, instance) else { return };
+        let payload = Payload::Json(json!({ "result": result, "subscriptionId": id }));
+        // Every serializer can encode JSON, so this does not fail.
+        if let Ok(frame) = codec::encode_broadcast(vsn, &id, "subscription:data", &payload) {
+            self.send(peer, frame);
+        }
+    }
+
+    /// The ids of the GraphQL subscriptions of all clients, oldest first.
+    #[must_use]
+    pub fn subscriptions(&self) -> Vec<&str> {
+        let is_live = |(_, peer, instance): &&(String, PeerId, u64)| {
+            self.channel(*peer, ABSINTHE, *instance).is_some()
+        };
+        self.subscriptions.iter().filter(is_live).map(|(id, ..)| id.as_str()).collect()
+    }
+
     /// Ends a channel and notifies its client. Its outstanding replies are never sent
     /// (`wire/channel_crash`), and its presences leave.
     pub(super) fn end_channel(&mut self, peer: PeerId, topic: &str, end: End) {
@@ -234,6 +291,7 @@ impl Server {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.instance != Some(instance));
         }
+        self.subscriptions.retain(|(_, _, of)| *of != instance);
         self.leave_presence(topic, instance);
     }
 

@@ -54,13 +54,15 @@
 //!  poll_output ◄─ Send, Close, Drop ◄┴───────────────────────┴──► presence, broadcasts
 //! ```
 //!
-//! The channels are those of the recorded server:
+//! The channels are those of the recorded server, and one more for GraphQL subscriptions, which
+//! follows the source of Absinthe:
 //!
 //! | topic | behaviour |
 //! | --- | --- |
 //! | `room:*` | joins with `{"topic", "params"}`; has `echo`, `shout`, `shout_from`, `ack`, `nack`, `fail`, `odd_status`, `noreply`, `push_me`, `push_me_binary`, `slow`, `block`, `reply_twice`, `big`, `whoami`, `crash`, `stop`, `stop_shutdown`, `leave_me`, `stop_reply`, `stop_error`, `kill_me`, `kill_transport`, `kick`; any other event crashes it |
 //! | `presence:*` | tracks the joiner under `key` with `meta`; has `update`, `untrack`, `track_extra`, `list`, `push_state`, `crash` |
 //! | `slowjoin:*` | the join takes `ms`, and the whole socket waits for it; has `echo` |
+//! | `__absinthe__:control` | the control channel of Absinthe: `doc` with a `query` that begins with `subscription` is answered with a `subscriptionId`, and [`Server::publish`] sends data to it; has `unsubscribe` |
 //! | `deny:*` | the join is refused with `{"reason":"unauthorized"}` |
 //! | `boom:*` | the join raises |
 //!

@@ -60,6 +60,10 @@ pub struct Server {
     /// Counts channel instances; their order is the order of subscriptions.
     pub(super) instances: u64,
     pub(super) held: Option<Vec<HeldReply>>,
+    /// The GraphQL subscriptions: the id, the connection, and the instance of the control channel.
+    pub(super) subscriptions: Vec<(String, PeerId, u64)>,
+    /// Counts GraphQL subscriptions.
+    pub(super) subscribed: u64,
     /// The last activity of each socket that is not asleep.
     awake: BTreeSet<(Time, PeerId)>,
     timers: BTreeMap<(Time, u64), Timer>,
@@ -116,6 +120,8 @@ impl Server {
             outputs: VecDeque::new(),
             instances: 0,
             held: None,
+            subscriptions: Vec::new(),
+            subscribed: 0,
             awake: BTreeSet::new(),
             timers: BTreeMap::new(),
             armed: 0,
