@@ -97,7 +97,7 @@
 //! * **No stale state.** The state of a connection is dropped with the connection. Every I/O input
 //!   carries a [`ConnectionId`], and every join has a new join_ref.
 //! * **Every accepted push has exactly one [`PushOutcome`].** A push that may have been written is
-//!   never written again.
+//!   never written again. [`socket::Repeat`] repeats a push with its idempotency key, as a new push.
 //! * **Every interruption is visible.** A channel that may have missed messages gets
 //!   [`Signal::Interrupted`] and then [`Signal::Resumed`].
 //! * **Bounded.** Queues, timeouts and the parts of frames that error reports contain have limits.

@@ -60,7 +60,8 @@
 //!   [refresh tokens](manual::credentials), to [share a topic](manual::share_a_topic), to [bound memory](manual::backpressure), to
 //!   [test a service](manual::testing_your_client), to [log](manual::log_and_trace), to [shut down](manual::shut_down).
 //! * The examples in the repository are short and run without changes: `service` is a complete service; `chat`,
-//!   `typed`, `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one feature each.
+//!   `typed`, `absinthe`, `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one
+//!   feature each.
 //!   `bench` compares the adapter with a minimal client on a bare WebSocket.
 //!
 //! # Features

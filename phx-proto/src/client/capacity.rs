@@ -20,19 +20,20 @@ use super::channel::PendingPush;
 use super::error::PushFailed;
 use super::state::{Shared, State};
 use super::waiters::{Wait, Waiter, WaiterId};
-use crate::event::cause::PushOutcome;
+use crate::event::cause::{NotSentCause, PushOutcome};
 use crate::event::error::{PushError, PushErrorKind};
 use crate::id::{InterestId, PushId};
 use crate::time::Time;
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
-/// Waits until the queue accepts the push, then waits for the outcome. Dropping the future leaves
-/// the line or withdraws the push.
+/// Waits until the queue accepts the push, then waits for the outcome. If the queue has not accepted
+/// it by `until`, the push was not sent in time. Dropping the future leaves the line or withdraws the
+/// push.
 pub(super) async fn push_when_ready(
     shared: &Shared,
-    topic: &Topic,
-    interest: InterestId,
+    (topic, interest): (&Topic, InterestId),
+    until: Time,
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
@@ -54,9 +55,13 @@ pub(super) async fn push_when_ready(
         let mut waker = Some(cx.waker().clone());
         let mut left = None;
         let accepted = shared.command(|state, now| {
+            if now >= until {
+                left = place.number.take().and_then(|number| state.leave_line(topic, number));
+                return Err(Refused::Late(offered));
+            }
             let goes_on = state.socket.is_interested(interest);
             if goes_on && state.is_behind_others(topic, place.number) {
-                state.enter_line(topic, &mut place.number, &mut waker);
+                state.enter_line(topic, &mut place.number, &mut waker, until);
                 return Err(Refused::Waits(offered));
             }
             let error = match accept(state, now, offered) {
@@ -70,7 +75,7 @@ pub(super) async fn push_when_ready(
             let full = matches!(error.kind, PushErrorKind::QueueFull { .. });
             // A payload that does not fit an empty queue never fits.
             if full && state.socket.stats().queued_pushes > 0 {
-                state.enter_line(topic, &mut place.number, &mut waker);
+                state.enter_line(topic, &mut place.number, &mut waker, until);
                 return Err(Refused::Waits(error.payload));
             }
             left = place.number.take().and_then(|number| state.leave_line(topic, number));
@@ -81,6 +86,10 @@ pub(super) async fn push_when_ready(
             Ok(id) => pending.id = Some(id),
             Err(Refused::Waits(offered)) => payload = Some(offered),
             Err(Refused::ForGood(error)) => return Poll::Ready(Err(error.into())),
+            Err(Refused::Late(offered)) => {
+                drop(offered);
+                return Poll::Ready(Err(PushFailed::NotSent(NotSentCause::TimedOut)));
+            }
         }
         // The stored waker is woken when there may be space, or when the outcome arrives. An
         // outcome that arrived while the push was accepted has woken it already.
@@ -95,6 +104,8 @@ enum Refused {
     /// Holds the payload.
     Waits(Payload),
     ForGood(PushError),
+    /// The time is over. Holds the payload, to be dropped after the lock is released.
+    Late(Payload),
 }
 
 /// A place in the line of a topic; dropping it leaves the line.
@@ -117,11 +128,20 @@ impl State {
         first.is_some() && first != own
     }
 
-    fn enter_line(&mut self, topic: &Topic, place: &mut Option<u64>, waker: &mut Option<Waker>) {
+    fn enter_line(
+        &mut self,
+        topic: &Topic,
+        place: &mut Option<u64>,
+        waker: &mut Option<Waker>,
+        until: Time,
+    ) {
         let number = *place.get_or_insert_with(|| {
             let number = self.waiters.mint();
             self.waiters.register(WaiterId::Capacity(number), Wait::Capacity, None);
             self.lines.entry(topic.clone()).or_default().insert(number);
+            if until != Time::MAX {
+                self.waiters.arm(WaiterId::Capacity(number), until);
+            }
             number
         });
         if let Some(waiter) = self.waiters.get_mut(WaiterId::Capacity(number)) {

@@ -10,10 +10,11 @@ use serde::de::DeserializeOwned;
 
 use super::capacity::push_when_ready;
 use super::client::Handle;
-use super::error::{CallFailed, JoinFailed, PushFailed};
+use super::error::{CallFailed, JoinFailed, PushFailed, RepeatFailed};
 use super::mailbox::{MailboxOptions, MailboxPolicy};
 use super::messages::{Messages, StreamEnd};
 use super::presence::PresenceStream;
+use super::repeat::{Repeated, push_repeating};
 use super::state::{Shared, State, apply};
 use super::subscribers::Subscriber;
 use super::waiters::WaiterId;
@@ -22,6 +23,7 @@ use crate::event::applied::Released;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
 use crate::event::error::{JoinError, NotWanted, PushError, PushErrorKind};
 use crate::event::input::PushOptions;
+use crate::event::repeat::RepeatOptions;
 use crate::id::{InterestId, PushId};
 use crate::socket::ChannelStatus;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -87,7 +89,11 @@ impl ChannelInner {
         &self.topic
     }
 
-    fn accept(
+    pub(super) const fn interest(&self) -> InterestId {
+        self.interest
+    }
+
+    pub(super) fn accept(
         &self,
         state: &mut State,
         now: Time,
@@ -184,16 +190,7 @@ impl Channel {
 
     /// [`joined`](Self::joined) with a deadline; `Duration::MAX` means no deadline.
     pub(super) async fn joined_within(&self, deadline: Duration) -> Result<(), JoinFailed> {
-        let Self { inner } = self;
-        let shared = inner.shared();
-        let id = shared.command(|state, now| {
-            if !state.socket.is_interested(inner.interest) {
-                return Err(inner.end());
-            }
-            let deadline = (deadline != Duration::MAX).then_some(now + deadline);
-            Ok(state.await_join(inner.interest, &inner.topic, deadline))
-        })?;
-        PendingJoin { shared, id }.result().await
+        wait_joined(&self.inner, deadline).await
     }
 
     /// Joins the channel again, to start over from the server's present state.
@@ -423,6 +420,60 @@ impl Channel {
         written(self.run_when_ready(event, payload.into(), PushOptions::cast()).await?)
     }
 
+    /// Like [`push`](Self::push), for a payload that carries an idempotency key of the application: if
+    /// the outcome is unknown, because the channel or the connection was lost or the reply did not
+    /// come in time, the client pushes the same payload again.
+    ///
+    /// [`RepeatOptions`] names the member of the payload that is the key, and bounds the number of
+    /// repeats and the time. A payload without the key is refused, and nothing is sent. The server
+    /// must handle each key once; see [`RepeatOptions`].
+    ///
+    /// * The first attempt is a [`push`](Self::push). If it is not accepted or never written, that is
+    ///   the result, and there is no repeat.
+    /// * A repeat is pushed once the channel is joined: after the rejoin if it was lost, at once if it
+    ///   is still joined. While the push queue is full it waits for space. If the channel is
+    ///   interrupted before the repeat is written, it waits for the next join, and does not count.
+    /// * There is no further attempt when the channel or the connection ends, the deadline passes, or
+    ///   a repeat could not be written within its timeout. The result is then the outcome of the last
+    ///   attempt that was written, so [`NotSent`](PushFailed::NotSent) always means that the server
+    ///   cannot have received the push.
+    /// * The reply to an attempt counts only until the attempt ends; a later one is dropped and counted
+    ///   in [`Stats::late_replies`](crate::event::Stats::late_replies).
+    /// * Each attempt is a push of its own in signals and events, with its own outcome. A
+    ///   [`shutdown`](super::Client::shutdown) waits for the push with its repeats.
+    ///
+    /// The future repeats the push, so a future that is not polled does not repeat. While it waits for
+    /// the join it holds the payload, which the push queue does not count; the caller must bound the
+    /// number of these futures.
+    ///
+    /// Cancel safe: dropping the future withdraws the present attempt, and there is no further one. If
+    /// an attempt was already written, the server may still handle it.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Channel, RepeatFailed};
+    /// # async fn example(orders: Channel) -> Result<(), RepeatFailed> {
+    /// use phx_proto::event::RepeatOptions;
+    ///
+    /// let order = serde_json::json!({"order_id": "7f3a", "item": "tea"});
+    /// let bought = orders.push_repeating("buy", order, RepeatOptions::keyed_by("order_id")).await?;
+    /// println!("{} after {} repeats", bought.reply.status, bought.repeats);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`RepeatFailed`], with the number of repeats.
+    /// [`PushErrorKind::NoKey`](crate::event::PushErrorKind::NoKey) for a payload without the key.
+    pub async fn push_repeating(
+        &self,
+        event: &str,
+        payload: impl Into<Payload>,
+        options: RepeatOptions,
+    ) -> Result<Repeated, RepeatFailed> {
+        push_repeating(&self.inner, event, payload.into(), options).await
+    }
+
     async fn run_when_ready(
         &self,
         event: &str,
@@ -431,7 +482,7 @@ impl Channel {
     ) -> Result<PushOutcome, PushFailed> {
         let Self { inner } = self;
         let (shared, topic, interest) = (inner.shared(), &inner.topic, inner.interest);
-        push_when_ready(shared, topic, interest, payload, |state, now, payload| {
+        push_when_ready(shared, (topic, interest), Time::MAX, payload, |state, now, payload| {
             inner.accept(state, now, event, payload, options)
         })
         .await
@@ -670,6 +721,22 @@ impl Channel {
             Err(left) => left,
         }
     }
+}
+
+/// Waits until a channel is joined, up to a deadline; `Duration::MAX` means no deadline.
+pub(super) async fn wait_joined(
+    inner: &ChannelInner,
+    deadline: Duration,
+) -> Result<(), JoinFailed> {
+    let shared = inner.shared();
+    let id = shared.command(|state, now| {
+        if !state.socket.is_interested(inner.interest) {
+            return Err(inner.end());
+        }
+        let deadline = (deadline != Duration::MAX).then_some(now + deadline);
+        Ok(state.await_join(inner.interest, &inner.topic, deadline))
+    })?;
+    PendingJoin { shared, id }.result().await
 }
 
 /// Pushes and waits for the outcome. Dropping the future before the outcome withdraws the push.

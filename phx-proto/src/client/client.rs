@@ -6,9 +6,11 @@ use std::sync::{Arc, Weak};
 
 use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied, written};
 use super::error::{JoinFailed, NotConnected, PushFailed};
+use super::mailbox::MailboxOptions;
 use super::signals::Signals;
 use super::state::{Shared, State, apply};
 use super::status::StatusChanges;
+use super::unrouted::Unrouted;
 use super::waiters::WaiterId;
 use crate::config::Credentials;
 use crate::config::join_params::JoinParams;
@@ -175,6 +177,7 @@ impl Client {
     pub fn stats(&self) -> Stats {
         self.handle.shared.with_state(|state| Stats {
             mailbox_drops: state.mailbox_drops,
+            pushes_repeated: state.pushes_repeated,
             ..state.socket.stats()
         })
     }
@@ -255,6 +258,51 @@ impl Client {
     pub fn signals(&self) -> Signals {
         let id = self.handle.shared.with_state(|state| state.add_signals());
         Signals::new(Arc::clone(&self.handle.shared), id)
+    }
+
+    /// A stream of the messages that no channel takes: messages on topics that are neither wanted nor
+    /// being left, without a join_ref, whose event does not begin with `phx_`. Some servers push on
+    /// topics that cannot be joined; Absinthe sends the data of a GraphQL subscription on a topic
+    /// that is the id of the subscription.
+    ///
+    /// The stream begins when it is made. [`Config::mailbox`](crate::Config::mailbox) bounds its
+    /// queue in messages and in bytes, and a slow consumer sees `Lagged`. Any number of streams may
+    /// exist; each gets every message. While none exists, these messages are dropped and counted in
+    /// [`Stats::messages_unrouted`].
+    ///
+    /// A message on a topic whose channel ended on the present connection is never in the stream,
+    /// because it may be a late broadcast of that channel. The client remembers the last 256 of
+    /// these topics, or fewer if their names have more than 16 KiB.
+    ///
+    /// The stream does not keep the connection open, and a disconnect does not end it. It ends when
+    /// the driver ends, soon after the last handle of the client and its channels is dropped.
+    ///
+    /// ```
+    /// # async fn example(client: phx_proto::client::Client) {
+    /// use phx_proto::client::UnroutedEvent;
+    ///
+    /// let mut unrouted = client.unrouted();
+    /// while let Some(event) = unrouted.next().await {
+    ///     match event {
+    ///         UnroutedEvent::Message(message) => {
+    ///             println!("{} on {}", message.event(), message.topic());
+    ///         }
+    ///         UnroutedEvent::Lagged(count) => println!("{count} messages lost"),
+    ///         _ => {}
+    ///     }
+    /// }
+    /// # }
+    /// ```
+    pub fn unrouted(&self) -> Unrouted {
+        self.unrouted_with(MailboxOptions::new())
+    }
+
+    /// Like [`unrouted`](Self::unrouted), with other bounds or another policy for the mailbox. There
+    /// is no channel to join again, so [`MailboxPolicy::Rejoin`](super::MailboxPolicy::Rejoin) drops
+    /// the oldest messages.
+    pub fn unrouted_with(&self, options: MailboxOptions) -> Unrouted {
+        let inbox = self.handle.shared.command(|state, now| state.add_unrouted(now, options));
+        Unrouted::new(Arc::clone(&self.handle.shared), inbox)
     }
 
     /// Signals for the router. The bounds are large; the queue stays short, because the router

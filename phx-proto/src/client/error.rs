@@ -160,6 +160,39 @@ impl PushFailed {
     }
 }
 
+/// A push that may be repeated did not end with a reply, from
+/// [`Channel::push_repeating`](super::Channel::push_repeating).
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{failed}{}", Repeats(*.repeats))]
+#[non_exhaustive]
+pub struct RepeatFailed {
+    /// How the push failed. [`NotSent`](PushFailed::NotSent) and
+    /// [`NotAccepted`](PushFailed::NotAccepted) mean that no attempt was written. Otherwise it is the
+    /// outcome of the last attempt that was written.
+    pub failed: PushFailed,
+    /// The number of times that the push was written again.
+    pub repeats: u32,
+}
+
+impl RepeatFailed {
+    pub(super) const fn new(failed: PushFailed, repeats: u32) -> Self {
+        Self { failed, repeats }
+    }
+}
+
+/// The number of repeats in the text of an error.
+struct Repeats(u32);
+
+impl core::fmt::Display for Repeats {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            1 => f.write_str("; the push was repeated once"),
+            repeats => write!(f, "; the push was repeated {repeats} times"),
+        }
+    }
+}
+
 /// A [`call`](super::Channel::call) did not end with a response of its type.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -311,6 +344,14 @@ mod tests {
             assert!(chain.windows(2).all(|pair| !pair[0].contains(&*pair[1])), "{chain:?}");
         }
         assert!(gone().to_string().contains("/websocket"), "the hint of a 404");
+    }
+
+    #[test]
+    fn repeat_error_shows_number_of_repeats() {
+        let text = |repeats| RepeatFailed::new(PushFailed::TimedOut, repeats).to_string();
+        assert_eq!(text(0), "no reply came in time");
+        assert_eq!(text(1), "no reply came in time; the push was repeated once");
+        assert_eq!(text(3), "no reply came in time; the push was repeated 3 times");
     }
 
     #[test]

@@ -218,7 +218,7 @@ impl Mailbox {
         let (fixed, discarded) = (self.fixed_bytes(), &mut self.discarded);
         let copy = |entry: &mut Entry| {
             let copy = entry.message.compact();
-            entry.load = Load::own(copy.weight());
+            entry.load = Load::own(entry.load.own);
             discarded.push(core::mem::replace(&mut entry.message, copy));
             entry.load
         };

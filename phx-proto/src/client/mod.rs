@@ -6,10 +6,11 @@
 //!
 //! * A [`Client`] is one connection. A [`Channel`] is one interest in a topic. [`Messages`] and
 //!   [`Signals`] are streams with bounded mailboxes: a slow consumer sees how many items it lost,
-//!   and never stops the socket from reading.
+//!   and never stops the socket from reading. [`Unrouted`] is a stream of the messages on topics
+//!   that have no channel.
 //! * [`Client::want`] asks for a topic, and [`Channel::joined`] waits for its join;
 //!   [`Client::join`] does both, with a deadline.
-//! * Observers ([`Signals`], [`StatusChanges`], [`WeakClient`]) do not keep a connection open;
+//! * Observers ([`Signals`], [`StatusChanges`], [`Unrouted`], [`WeakClient`]) do not keep a connection open;
 //!   clients, channels and their streams do.
 //! * A command returns at once. It runs under one lock, which is held only while the core works.
 //!   The only application code that runs under the lock is a [codec](crate::wire::Codec), whose
@@ -28,6 +29,7 @@ mod error;
 mod mailbox;
 mod messages;
 mod presence;
+mod repeat;
 mod reply;
 mod runtime;
 mod setup;
@@ -38,21 +40,26 @@ mod status;
 mod subscribers;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod unrouted;
 pub(crate) mod waiters;
 
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::{Client, WeakClient};
 pub use driver::Driver;
-pub use error::{CallFailed, ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed};
+pub use error::{
+    CallFailed, ConnectError, JoinFailed, JoinObstacle, NotConnected, PushFailed, RepeatFailed,
+};
 pub use mailbox::{MailboxOptions, MailboxPolicy};
 pub use messages::{ChannelEvent, Message, Messages, StreamEnd, TopicMessages};
 pub use presence::{PresenceEvent, PresenceStream};
+pub use repeat::Repeated;
 pub use reply::ErrorReply;
 pub use runtime::{Clock, Received, Runtime, Spawn, Timer, Transport, WriteFailed};
 pub use setup::{ConnectAttempt, CredentialsFailed, Provided, Setup};
 pub use shutdown::Unfinished;
 pub use signals::{ClientEvent, Signals};
 pub use status::StatusChanges;
+pub use unrouted::{Unrouted, UnroutedEvent};
 
 use crate::event::cause::Cause;
 use crate::event::signal::Signal;

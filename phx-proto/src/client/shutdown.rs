@@ -18,7 +18,7 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The number of pushes without an outcome: unsent, or without a reply. They ended with the
+    /// The number of pushes without an outcome: unsent, without a reply, or about to be repeated. They ended with the
     /// disconnect, each with its own outcome.
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
@@ -36,7 +36,7 @@ impl Unfinished {
 }
 
 impl Client {
-    /// Shuts down gracefully: waits until every push has its outcome, leaves every channel and
+    /// Shuts down gracefully: waits until every push has its outcome, with its repeats, leaves every channel and
     /// waits for the server to confirm, then [`disconnect`](Self::disconnect)s. The call takes at
     /// most `grace` plus [`Config::close_timeout`](crate::Config::close_timeout).
     ///
@@ -53,7 +53,7 @@ impl Client {
         let pushes = grace_period
             .wait(|state| {
                 let stats = state.socket.stats();
-                stats.queued_pushes + stats.pushes_in_flight
+                stats.queued_pushes + stats.pushes_in_flight + state.repeats.waiting
             })
             .await;
         let topics = shared.command(|state, now| {

@@ -267,7 +267,13 @@ fn load(signal: &Signal, read_buffer: &ReadBuffer) -> Load {
         return Load::own(ENTRY.saturating_add(description.held_bytes()));
     };
     let names = [description.event, description.status].into_iter().flatten();
-    read_buffer.load(weight(names.map(|name| name.as_bytes().len()).sum(), payload))
+    let names: usize = names.map(|name| name.as_bytes().len()).sum();
+    // No channel shares the topic of an unrouted message.
+    let topic = match signal {
+        Signal::Unrouted { topic, .. } => topic.len(),
+        _ => 0,
+    };
+    read_buffer.load(weight(names + topic, payload))
 }
 
 #[cfg(test)]
@@ -335,6 +341,16 @@ mod tests {
         let signal = Signal::PushEnded { id, topic, outcome };
         let load = load(&signal, &ReadBuffer::new(10_000));
         assert_eq!(load, Load { own: ENTRY + "ok".len() + kept, kept: 20_000 });
+    }
+
+    /// The server chooses the topic of an unrouted message, and no channel shares it.
+    #[test]
+    fn unrouted_load_includes_topic() {
+        let topic = "t".repeat(1_000);
+        let payload = Payload::from(serde_json::json!(1)).into_compact();
+        let held = payload.held_len();
+        let signal = Signal::Unrouted { topic: topic.into(), event: "msg".into(), payload };
+        assert_eq!(load(&signal, &ReadBuffer::new(0)).own, ENTRY + 1_000 + "msg".len() + held);
     }
 
     #[test]

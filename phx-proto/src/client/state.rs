@@ -33,6 +33,7 @@ use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
 use super::presence::PresenceLog;
 use super::subscribers::Subscriber;
+use super::unrouted::Inbox;
 use super::waiters::{
     JoinWait, Parked, PushWait, Task, Wait, Waiter, WaiterId, Waiters, poll_parked,
 };
@@ -239,12 +240,18 @@ pub(super) struct State {
     /// The subscribers of each topic. The values are boxed, because vacant entries of a hash map
     /// take memory too.
     pub(super) topics: Table<Box<Audience>>,
+    /// The mailboxes of unrouted messages. While there is one, the core reports these messages.
+    pub(super) unrouted: Vec<Arc<Inbox>>,
     /// The waiters for space in the push queue, by topic and in the order of their calls.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
     /// The bytes of memory of all presence logs.
     pub(super) logs_weight: usize,
     /// The bytes that outcomes of pushes keep alive until their futures take them.
     replies_kept: usize,
+    /// The pushes that are pushed again if their outcome is unknown.
+    pub(super) repeats: Repeats,
+    /// The number of pushes that were pushed again.
+    pub(super) pushes_repeated: u64,
     #[cfg(feature = "tracing")]
     trace: super::tracing::Trace,
     /// The number of messages and signals that were dropped from full mailboxes.
@@ -298,6 +305,27 @@ pub(super) struct Audience {
     pub(super) presence: PresenceLog,
 }
 
+/// The pushes that are pushed again if their outcome is unknown. A shutdown waits for all of them; the
+/// core counts only those with an attempt.
+#[derive(Default)]
+pub(super) struct Repeats {
+    /// The attempts that the core has not ended.
+    pub(super) pushes: BTreeSet<PushId>,
+    /// The number of pushes whose attempt has ended, until there is another one, or the future has
+    /// ended.
+    pub(super) waiting: usize,
+}
+
+impl Repeats {
+    #[inline]
+    fn attempt_ended(&mut self, id: PushId) {
+        // Most pushes are not repeated.
+        if !self.pushes.is_empty() && self.pushes.remove(&id) {
+            self.waiting += 1;
+        }
+    }
+}
+
 /// Values to drop after the lock is released, because they may own memory of the application.
 #[allow(dead_code, reason = "the values are kept only to be dropped later")]
 pub(super) enum Discarded {
@@ -324,9 +352,12 @@ impl State {
             discarded: Vec::new(),
             resyncs: Vec::new(),
             topics: Table::seeded(seed),
+            unrouted: Vec::new(),
             lines: BTreeMap::new(),
             logs_weight: 0,
             replies_kept: 0,
+            repeats: Repeats::default(),
+            pushes_repeated: 0,
             #[cfg(feature = "tracing")]
             trace: super::tracing::Trace::new(),
             mailbox_drops: 0,
@@ -503,7 +534,11 @@ impl State {
             Signal::Message { topic, event, payload } => {
                 self.deliver(Message::new(topic, event, payload));
             }
+            Signal::Unrouted { topic, event, payload } => {
+                self.deliver_unrouted(Message::new(topic, event, payload));
+            }
             Signal::PushEnded { id, outcome, .. } => {
+                self.repeats.attempt_ended(id);
                 self.finish_push(id, outcome);
                 self.wake_lines();
             }
@@ -550,6 +585,7 @@ impl State {
         for waiter in self.waiters.signals() {
             self.wakes.extend(waiter.take_waker());
         }
+        self.end_unrouted();
         self.driver.take()
     }
 

@@ -102,7 +102,7 @@ impl Subscriber {
 
 impl Slot {
     #[inline]
-    fn poll(&mut self, task: &mut Task<'_>) -> Poll<ChannelEvent> {
+    pub(super) fn poll(&mut self, task: &mut Task<'_>) -> Poll<ChannelEvent> {
         if let Some(event) = self.mailbox.next() {
             return Poll::Ready(event);
         }

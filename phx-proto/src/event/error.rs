@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::config::ConfigError;
+use crate::event::repeat::KeyError;
 use crate::topic::Topic;
 use crate::wire::EncodeError;
 use crate::wire::payload::Payload;
@@ -118,6 +119,9 @@ pub enum PushErrorKind {
     /// The push cannot be encoded.
     #[error("the push cannot be sent: {0}")]
     Encode(EncodeError),
+    /// The push asks for repeats, and its payload has no idempotency key.
+    #[error("the push cannot be repeated: {0}")]
+    NoKey(KeyError),
     /// The event is `phx_join` or `phx_leave`, which belong to the protocol. Use `join` and `leave`.
     #[error("the event is reserved for the protocol")]
     ReservedEvent,

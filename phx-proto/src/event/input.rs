@@ -188,6 +188,11 @@ pub enum Input {
         /// The push.
         id: PushId,
     },
+    /// [`Socket::report_unrouted`](crate::Socket::report_unrouted).
+    ReportUnrouted {
+        /// Whether the signal is on.
+        on: bool,
+    },
     /// [`Socket::reseed`](crate::Socket::reseed).
     Reseed {
         /// The seed.
@@ -278,6 +283,7 @@ impl Input {
             | Self::SupplyJoin { .. }
             | Self::Push { .. }
             | Self::CancelPush { .. }
+            | Self::ReportUnrouted { .. }
             | Self::Reseed { .. }
             | Self::SetCredentials(_)
             | Self::Timeout

@@ -11,6 +11,7 @@ mod http_date;
 pub(crate) mod input;
 pub(crate) mod names;
 pub(crate) mod refusal;
+pub(crate) mod repeat;
 pub(crate) mod signal;
 pub(crate) mod sizes;
 pub(crate) mod stats;
@@ -30,6 +31,7 @@ pub use error::{
 };
 pub use input::{Ended, Input, Opened, Progress, PushOptions};
 pub use refusal::{Refusal, SocksRefusal};
+pub use repeat::{KeyError, RepeatOptions};
 pub use signal::{Signal, Warning};
 pub use sizes::Sizes;
 pub use stats::Stats;

@@ -129,6 +129,16 @@ pub enum Signal {
         /// The payload, not parsed yet.
         payload: Payload,
     },
+    /// A message on a topic that has no channel. Emitted only while
+    /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) is on.
+    Unrouted {
+        /// The topic.
+        topic: Topic,
+        /// The event.
+        event: ByteStr,
+        /// The payload, not parsed yet.
+        payload: Payload,
+    },
     /// A push ended.
     PushEnded {
         /// The id of the push.
@@ -256,6 +266,10 @@ table! {
         (" {topic} {event}"),
         Description::message(topic, event, payload),
         Self::Message { topic: topic(), event: name(), payload: payload() };
+    Unrouted { topic, event, payload } => "unrouted",
+        (" {topic} {event}"),
+        Description::message(topic, event, payload),
+        Self::Unrouted { topic: topic(), event: name(), payload: payload() };
     PushEnded { id, topic, outcome } => "push_ended",
         (" {id:?} {topic} ({})", outcome.brief()),
         Description::push(*id, topic, outcome),
@@ -327,7 +341,9 @@ impl Signal {
     #[cfg(feature = "driver")]
     pub(crate) fn into_compact(mut self) -> Self {
         match &mut self {
-            Self::Message { event, payload, .. } => (*event, *payload) = compact(event, payload),
+            Self::Message { event, payload, .. } | Self::Unrouted { event, payload, .. } => {
+                (*event, *payload) = compact(event, payload);
+            }
             Self::PushEnded { outcome: PushOutcome::Reply(reply), .. } => {
                 (reply.status, reply.response) = compact(&reply.status, &reply.response);
             }

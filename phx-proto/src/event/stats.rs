@@ -39,10 +39,14 @@ pub struct Stats {
     /// Lost connections and failed attempts that were followed by a retry, by the
     /// [name](crate::Cause::name) of the cause.
     pub reconnects: BTreeMap<&'static str, u64>,
-    /// Messages delivered.
+    /// Messages delivered, including unrouted ones.
     pub messages: u64,
     /// Messages for a topic that is not wanted, or not joined at the moment.
     pub messages_not_joined: u64,
+    /// Messages on topics that have no channel, received while
+    /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) was off: no stream of
+    /// `Client::unrouted` existed. They count in `messages_not_joined` too.
+    pub messages_unrouted: u64,
     /// Frames of an earlier instance of a channel. An ordinary leave adds one: the `phx_close` that
     /// follows the reply.
     pub stale_frames: u64,
@@ -60,6 +64,9 @@ pub struct Stats {
     pub queued_pushes: usize,
     /// Bytes of payloads and event names of the queued pushes, now.
     pub queued_bytes: usize,
+    /// Pushes that were pushed again with their idempotency key, by
+    /// [`Channel::push_repeating`](crate::client::Channel::push_repeating). Always 0 without the driver.
+    pub pushes_repeated: u64,
     /// Calls written and not yet answered, now.
     pub pushes_in_flight: usize,
     /// Round-trip time of the last heartbeat.

@@ -6,6 +6,8 @@
 //! | [`when_it_does_not_connect`] | each error message, its reason, and its remedy |
 //! | [`credentials`] | how to refresh tokens, and how they are sent |
 //! | [`share_a_topic`] | several handles of one topic, streams of selected events, merged streams |
+//! | [`push_again`] | how to push again when the reply was lost, without a second effect |
+//! | [`unrouted`] | how to read messages on topics that were not joined, such as GraphQL subscriptions |
 //! | [`presence`] | the list of present clients |
 //! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
 //! | [`bounds`] | every bound: what it counts, its setter, and what happens when it is reached |
@@ -84,6 +86,12 @@ pub mod shut_down {}
 pub mod many_connections {}
 #[doc = include_str!("bounds.md")]
 pub mod bounds {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("push_again.md")]
+pub mod push_again {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("unrouted.md")]
+pub mod unrouted {}
 #[doc = include_str!("presence.md")]
 pub mod presence {}
 #[doc = include_str!("testing_your_client.md")]

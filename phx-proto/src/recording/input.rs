@@ -61,6 +61,9 @@ pub(super) enum InputRecord {
     CancelPush {
         push: u64,
     },
+    ReportUnrouted {
+        on: bool,
+    },
     Reseed {
         seed: u64,
     },
@@ -140,6 +143,7 @@ impl InputRecord {
                 timeout: options.timeout.map(Into::into),
             },
             Input::CancelPush { id } => Self::CancelPush { push: id.as_u64() },
+            Input::ReportUnrouted { on } => Self::ReportUnrouted { on: *on },
             Input::Reseed { seed } => Self::Reseed { seed: *seed },
             Input::SetCredentials(credentials) => {
                 Self::SetCredentials(CredentialsRecord::of(credentials))
@@ -211,6 +215,7 @@ impl InputRecord {
                 Input::Push { topic: topic(of), event, payload, options }
             }
             Self::CancelPush { push } => Input::CancelPush { id: PushId::from_u64(*push) },
+            Self::ReportUnrouted { on } => Input::ReportUnrouted { on: *on },
             Self::Reseed { seed } => Input::Reseed { seed: *seed },
             Self::SetCredentials(credentials) => Input::SetCredentials(credentials.credentials()?),
             Self::CredentialsUnchanged { conn: id } => Input::CredentialsUnchanged { id: conn(id) },
@@ -325,6 +330,8 @@ impl fmt::Display for InputRecord {
                 write!(f, "{} {topic} {event} {payload}", if *cast { "cast" } else { "push" })
             }
             Self::CancelPush { push } => write!(f, "cancel push#{push}"),
+            Self::ReportUnrouted { on: true } => f.write_str("report unrouted"),
+            Self::ReportUnrouted { on: false } => f.write_str("do not report unrouted"),
             Self::Reseed { .. } => f.write_str("reseed"),
             Self::SetCredentials(_) => f.write_str("set credentials"),
             Self::CredentialsUnchanged { .. } => f.write_str("credentials unchanged"),

@@ -242,6 +242,7 @@ impl<R: Runtime> Keeper<R> {
             | Signal::Left { .. }
             | Signal::ChannelClosed { .. }
             | Signal::Message { .. }
+            | Signal::Unrouted { .. }
             | Signal::PushEnded { .. }
             | Signal::HeartbeatAcked { .. }
             | Signal::ProtocolError { .. }

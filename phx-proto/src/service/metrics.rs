@@ -245,6 +245,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
         reconnects,
         messages,
         messages_not_joined,
+        messages_unrouted,
         stale_frames,
         stale_inputs,
         late_replies,
@@ -252,6 +253,7 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
         protocol_errors,
         queued_pushes,
         queued_bytes,
+        pushes_repeated,
         pushes_in_flight,
         last_rtt,
         last_join,
@@ -301,6 +303,13 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             count(*messages_not_joined),
         ),
         (
+            counter(
+                "phx_messages_unrouted",
+                "Messages on topics without a channel that no stream took.",
+            ),
+            count(*messages_unrouted),
+        ),
+        (
             counter("phx_messages_dropped", "Messages and signals that full mailboxes dropped."),
             count(*mailbox_drops),
         ),
@@ -313,6 +322,10 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
         (
             counter("phx_protocol_errors", "Frames that could not be decoded."),
             count(*protocol_errors),
+        ),
+        (
+            counter("phx_pushes_repeated", "Pushes that were pushed again with their key."),
+            count(*pushes_repeated),
         ),
         (gauge("phx_queued_pushes", "Pushes accepted and not yet written."), size(*queued_pushes)),
         (

@@ -46,6 +46,7 @@ impl Socket {
                 return Applied::Push(self.push(now, &topic, &event, payload, options));
             }
             Input::CancelPush { id } => return Applied::CancelPush(self.cancel_push(now, id)),
+            Input::ReportUnrouted { on } => self.report_unrouted(now, on),
             Input::Reseed { seed } => self.reseed(now, seed),
             Input::SetCredentials(credentials) => {
                 return Applied::SetCredentials(self.set_credentials(now, credentials));
@@ -197,6 +198,10 @@ mod tests {
             (
                 Input::CancelPush { id: push },
                 Box::new(move |it| Applied::CancelPush(it.cancel_push(LATER, push))),
+            ),
+            (
+                Input::ReportUnrouted { on: true },
+                unit(|socket, _| socket.report_unrouted(LATER, true)),
             ),
             (Input::Reseed { seed: 8 }, unit(|socket, _| socket.reseed(LATER, 8))),
             (

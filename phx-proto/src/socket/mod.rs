@@ -51,6 +51,7 @@ use std::collections::VecDeque;
 
 pub use channel::{ChannelStatus, PendingReason};
 pub use connection::{Lifecycle, Status};
+pub use push::repeat::{AfterAttempt, Repeat};
 pub use ticket::Step;
 pub use timer::{Timeout, TimerKind};
 
@@ -144,6 +145,8 @@ pub struct Socket {
     pace: JoinPace,
     channels: Channels,
     interests: Ordered<InterestId, Topic>,
+    /// Whether unrouted messages are reported as signals.
+    reports_unrouted: bool,
     pushes: Pushes,
     actions: VecDeque<Action>,
     stats: Stats,
@@ -172,6 +175,7 @@ impl Socket {
             pace: JoinPace::default(),
             channels: Channels::seeded(seed),
             interests: Ordered::new(),
+            reports_unrouted: false,
             pushes: Pushes::default(),
             actions: VecDeque::new(),
             stats: Stats::default(),
@@ -307,6 +311,38 @@ impl Socket {
         self.channels.get(topic)?.want.as_ref()
     }
 
+    /// Turns the signal [`Signal::Unrouted`] on or off. It is off at first.
+    ///
+    /// An unrouted message is a message on a topic that has no channel: it is neither wanted nor being
+    /// left. It has no join_ref, and its event does not begin with `phx_`. A topic whose channel ended on
+    /// the present connection is not unrouted, because the server may still send broadcasts that belong
+    /// to the ended channel. The socket remembers the last 256 of these topics, or fewer if their names
+    /// have more than 16 KiB.
+    ///
+    /// While the signal is off, these messages are dropped and counted in
+    /// [`Stats::messages_unrouted`].
+    ///
+    /// ```
+    /// use phx_proto::{Action, Config, Frame, Opened, Signal, Socket, Time};
+    ///
+    /// let now = Time::ZERO;
+    /// let mut socket = Socket::new(Config::new("ws://localhost/socket/websocket")?, 1, now);
+    /// socket.report_unrouted(now, true);
+    /// socket.connect(now);
+    /// let id = socket.connection_id().expect("an attempt");
+    /// socket.handle_opened(now, id, Opened::default());
+    /// let data = r#"[null,null,"doc:7","subscription:data",{"result":{}}]"#;
+    /// socket.handle_frame(now, id, Frame::from(data));
+    /// let mut actions = std::iter::from_fn(|| socket.poll_action(now));
+    /// let unrouted = |action| matches!(action, Action::Signal(Signal::Unrouted { .. }));
+    /// assert!(actions.any(unrouted));
+    /// # Ok::<(), phx_proto::ConfigError>(())
+    /// ```
+    pub fn report_unrouted(&mut self, now: Time, on: bool) {
+        self.advance(now);
+        self.reports_unrouted = on;
+    }
+
     /// Takes the caller's time, and returns the latest time so far.
     #[inline]
     fn advance(&mut self, now: Time) -> Time {
@@ -360,6 +396,7 @@ mod canonical {
                 pace,
                 channels,
                 interests,
+                reports_unrouted,
                 pushes,
                 actions,
                 stats,
@@ -379,6 +416,7 @@ mod canonical {
                 form.interest(interest);
                 form.text(topic);
             }
+            assert!(!reports_unrouted, "no world asks for unrouted messages");
             pushes.canonical(form);
             only_reported(stats);
             form.msg_ref(Ref(*next_ref));
@@ -400,6 +438,8 @@ mod canonical {
             reconnects: _,
             messages: _,
             messages_not_joined: _,
+            messages_unrouted: _,
+            pushes_repeated: _,
             stale_frames: _,
             stale_inputs: _,
             late_replies: _,

@@ -306,7 +306,7 @@ impl Socket {
         payload: Payload,
     ) {
         let Some((topic, channel)) = self.channels.get_key_value(topic) else {
-            self.stats.messages_not_joined += 1;
+            self.receive_unrouted(topic, join_ref, event, payload);
             return;
         };
         let joined = channel.want.as_ref().and_then(|want| want.joined());
@@ -331,5 +331,26 @@ impl Socket {
         } else {
             self.stats.stale_frames += 1;
         }
+    }
+
+    /// Handles a message on a topic without a channel.
+    #[inline(never)]
+    fn receive_unrouted(
+        &mut self,
+        topic: &str,
+        join_ref: WireRef,
+        event: ByteStr,
+        payload: Payload,
+    ) {
+        let has_ended = self.connection.live().is_some_and(|live| live.ended.contains(topic));
+        // Protocol: EVENT-6.
+        let unrouted = !has_ended && join_ref == WireRef::Null && !event.starts_with("phx_");
+        if unrouted && self.reports_unrouted {
+            self.stats.messages += 1;
+            self.signal(Signal::Unrouted { topic: topic.into(), event, payload });
+            return;
+        }
+        self.stats.messages_not_joined += 1;
+        self.stats.messages_unrouted += u64::from(unrouted);
     }
 }

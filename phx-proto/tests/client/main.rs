@@ -14,6 +14,7 @@ mod reconnect;
 mod shutdown;
 #[cfg(feature = "tracing")]
 mod tracing;
+mod unrouted;
 
 #[path = "../support/bench.rs"]
 mod bench;

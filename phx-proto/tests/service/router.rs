@@ -93,6 +93,11 @@ fn table() -> Vec<(Signal, Option<&'static str>, Option<&'static str>)> {
             Some("phoenix.backend_service.room_lobby.msg"),
             Some("jido_coder.phoenix.event"),
         ),
+        (
+            Signal::Unrouted { topic: topic(), event: "data".into(), payload: response() },
+            Some("phoenix.backend_service.room_lobby.data"),
+            Some("jido_coder.phoenix.event"),
+        ),
         (push(PushOutcome::Reply(reply)), Some("phoenix.push.replied"), None),
         (push(PushOutcome::Written), Some("phoenix.push.written"), None),
         (push(PushOutcome::TimedOut), Some("phoenix.push.timed_out"), None),
@@ -164,7 +169,7 @@ fn events_page_lists_every_type_and_its_data() {
     let lagged = router.route_lagged("a", &BTreeMap::new(), 1, "i", AT).unwrap().event;
     let events = signals.iter().filter_map(|signal| {
         let mut event = route(&router, signal)?.event;
-        if signal.name() == "message" {
+        if matches!(signal.name(), "message" | "unrouted") {
             event.kind = "phoenix.<connection>.<topic>.<event>".to_owned();
         }
         Some(event)

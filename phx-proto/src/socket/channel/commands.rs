@@ -124,7 +124,7 @@ impl Socket {
         }
         let is_leaving = channel.leaving.is_some();
         let Some(left) = self.begin_leave(now, &topic) else { return Err(not_wanted()) };
-        self.drop_interests(&left.want);
+        self.no_longer_wanted(&left.want);
         let closed = Signal::ChannelClosed { topic: topic.clone(), cause: ChannelEnd::Left };
         let Some(leave) = left.leave else {
             self.end_group(left.want.pushes, |_| PushOutcome::NotSent(NotSentCause::Left));
@@ -457,7 +457,7 @@ impl Socket {
         unknown: UnknownCause,
         not_sent: NotSentCause,
     ) {
-        self.drop_interests(&want);
+        self.no_longer_wanted(&want);
         self.end_group(want.pushes, |push| push.outcome_at_end(unknown, not_sent));
         self.signal(Signal::ChannelClosed { topic: want.topic, cause });
     }
@@ -488,9 +488,15 @@ impl Socket {
         left.flatten()
     }
 
-    fn drop_interests(&mut self, want: &Want) {
+    /// Drops the interests of a topic that is no longer wanted, and keeps its name, so that a late
+    /// broadcast is not taken for an unrouted message.
+    fn no_longer_wanted(&mut self, want: &Want) {
         for (interest, ()) in want.interests.iter() {
             self.interests.remove(interest);
+        }
+        // Without a join, the server never had a channel.
+        if let Some(live) = self.connection.live_mut().filter(|_| want.attempts > 0) {
+            live.ended.add(&want.topic);
         }
     }
 

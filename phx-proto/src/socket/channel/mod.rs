@@ -39,6 +39,7 @@
 
 pub(crate) mod channels;
 pub(in crate::socket) mod commands;
+pub(in crate::socket) mod ended;
 #[cfg(test)]
 mod tests;
 
@@ -553,8 +554,8 @@ mod canonical {
                 surviving,
                 first_join_called,
                 ever_joined,
-                // Omitted: it is only reported, to the function that makes join parameters and to
-                // observers.
+                // Omitted: it is reported to the function that makes join parameters and to observers,
+                // and it decides whether the topic is remembered when it ends (see `Ended`).
                 attempts: _,
                 rejoins,
                 rejections,

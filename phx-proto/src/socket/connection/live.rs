@@ -8,6 +8,7 @@ use core::time::Duration;
 use crate::config::Config;
 use crate::event::input::Progress;
 use crate::id::{ConnectionId, Ref};
+use crate::socket::channel::ended::Ended;
 use crate::socket::heartbeat::Heartbeat;
 use crate::socket::join_clock::{JoinClock, Unanswered};
 use crate::socket::progress::Ledger;
@@ -32,6 +33,8 @@ pub(crate) struct Live {
     pub(crate) lane: Lane,
     /// Pushes that have their outcome and may still get a reply.
     pub(crate) abandoned: Abandoned,
+    /// Topics whose channel ended on this connection.
+    pub(crate) ended: Ended,
 }
 
 impl Live {
@@ -53,6 +56,7 @@ impl Live {
             joins: JoinClock::default(),
             lane: Lane::default(),
             abandoned: Abandoned::default(),
+            ended: Ended::default(),
         }
     }
 
@@ -280,7 +284,8 @@ mod canonical {
 
     impl Live {
         pub(crate) fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
-            let Self { id, opened_at, ledger, heartbeat, stall, joins, lane, abandoned } = self;
+            let Self { id, opened_at, ledger, heartbeat, stall, joins, lane, abandoned, ended } =
+                self;
             form.connection(*id);
             let longest = form.longest_open();
             form.time(*opened_at, longest);
@@ -290,6 +295,7 @@ mod canonical {
             joins.canonical(form, ledger, heartbeat.last_answered());
             lane.canonical(form, pushes);
             abandoned.canonical(form);
+            ended.canonical(form);
         }
     }
 }

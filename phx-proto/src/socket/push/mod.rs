@@ -10,7 +10,8 @@
 //!
 //! [`Push`] is the machine. At most `pushes_in_flight_max` calls are Written; at the limit further
 //! calls stay Queued, and the [`lane`] keeps the order within their channels. A push that may still
-//! be answered after its outcome is [`abandoned`].
+//! be answered after its outcome is [`abandoned`]. A push that is pushed again with its idempotency
+//! key is a series of such pushes, and [`repeat`] decides about the next one.
 //!
 //! A push keeps its [`PushId`](crate::PushId) until its outcome. Its wire ref is minted when the
 //! frame is pulled, so a queued push never has a ref of another connection, and a push that may
@@ -22,6 +23,7 @@ pub(crate) mod abandoned;
 mod commands;
 pub(crate) mod held;
 pub(crate) mod lane;
+pub(crate) mod repeat;
 pub(crate) mod slab;
 
 use crate::event::cause::{NotSentCause, PushOutcome, UnknownCause};

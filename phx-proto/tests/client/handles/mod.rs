@@ -4,6 +4,7 @@
 //! Futures are polled only after a wake-up, so a test fails if a wake-up is missing.
 
 mod calls;
+mod repeats;
 mod status;
 mod streams;
 mod waiting;

@@ -14,6 +14,7 @@ mod mailbox;
 mod presence;
 mod pushes;
 mod signals;
+mod unrouted;
 mod upgrade;
 
 use core::time::Duration;

@@ -27,6 +27,8 @@ pub struct Checks {
     presence: Presence,
     /// Whether a presence state may arrive before the ok of its join. No server does that.
     pub replies_held: bool,
+    /// Topics whose channel ended on the present connection.
+    ended: BTreeSet<String>,
     /// Joins on the present connection that have no answer yet.
     unanswered: Vec<(String, String)>,
 }
@@ -44,6 +46,8 @@ pub struct Made {
 struct Seen {
     joined: bool,
     ever_joined: bool,
+    /// Whether a join was written since the topic became wanted.
+    was_requested: bool,
     /// The join_ref of the instance that the server may hold, as far as the client can know it.
     live: Option<String>,
     /// Whether a join is allowed while the server holds an instance.
@@ -75,8 +79,13 @@ impl Checks {
             topics: BTreeMap::new(),
             presence: Presence::new(),
             replies_held: false,
+            ended: BTreeSet::new(),
             unanswered: Vec::new(),
         }
+    }
+
+    pub fn is_of(&self, client: ClientId) -> bool {
+        self.client == client
     }
 
     /// Checks one event. The error names the invariant that does not hold.
@@ -183,7 +192,7 @@ impl Checks {
             return Err(format!("{topic} was joined while the server holds it: {:?}", seen.live));
         }
         seen.live.clone_from(&join_ref);
-        seen.may_replace = false;
+        (seen.may_replace, seen.was_requested) = (false, true);
         self.unanswered.push((topic.to_owned(), join_ref.unwrap_or_default()));
         if self.unanswered.len() > self.join_concurrency {
             return Err(format!("{} joins are unanswered", self.unanswered.len()));
@@ -233,7 +242,11 @@ impl Checks {
                     return Err(format!("{topic} was interrupted and was not joined"));
                 }
             }
+            Signal::Connected { .. } => self.ended.clear(),
             Signal::ChannelClosed { topic, cause } => {
+                if std::mem::replace(&mut self.topic(topic).was_requested, false) {
+                    self.ended.insert(topic.to_string());
+                }
                 let seen = self.topic(topic);
                 seen.leaving |= *cause == ChannelEnd::Left;
                 (seen.joined, seen.ever_joined) = (false, false);
@@ -262,6 +275,12 @@ impl Checks {
                     }
                     seen.last_broadcast = number;
                 }
+            }
+            // The server sends no other event on topics that have no channel.
+            Signal::Unrouted { topic, event, .. }
+                if **event != *"data" || self.ended.contains(&**topic) =>
+            {
+                return Err(format!("{signal:?} of a channel that ended"));
             }
             Signal::PushEnded { id, outcome, .. } => {
                 let Some(made) = self.pushes.remove(id) else {

@@ -9,6 +9,7 @@
 #![allow(unreachable_pub, reason = "its modules share their items")]
 
 pub mod checks;
+mod keyed;
 mod run;
 
 use run::{Totals, run};
@@ -38,10 +39,13 @@ fn soak_part(part: u64) {
         all.joins += totals.joins;
         all.pushes += totals.pushes;
         all.replies += totals.replies;
+        all.repeats += totals.repeats;
+        all.unrouted += totals.unrouted;
     }
     println!("seeds from {}, {worlds} worlds: {all:?}", part * worlds);
     // Without these events the soak would prove nothing.
     assert!(all.connections > worlds && all.joins > worlds && all.replies > worlds, "{all:?}");
+    assert!(all.repeats > 0 && all.unrouted > 0, "{all:?}");
 }
 
 fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {

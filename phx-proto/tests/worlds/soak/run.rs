@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::checks::{Checks, Made, missing};
+use super::keyed::Keyed;
 use phx_proto::testing::{ClientId, Cut, Direction, ServerConfig, Version, World};
 #[cfg(feature = "websocket")]
 use phx_proto::websocket::Limits;
@@ -42,7 +43,7 @@ const TOPICS: [&str; 8] = [
 ];
 
 /// The names of the actions of applications.
-const WISHES: [&str; 20] = [
+const WISHES: [&str; 23] = [
     "join",
     "join",
     "join",
@@ -63,6 +64,9 @@ const WISHES: [&str; 20] = [
     "broadcast",
     "large_broadcast",
     "large_push",
+    "keyed",
+    "keyed",
+    "unrouted",
 ];
 
 /// Faults.
@@ -92,6 +96,9 @@ pub struct Totals {
     pub joins: u64,
     pub pushes: u64,
     pub replies: u64,
+    /// Pushes that were pushed again with their key.
+    pub repeats: u64,
+    pub unrouted: u64,
 }
 
 struct Soak {
@@ -99,6 +106,8 @@ struct Soak {
     checks: Vec<Checks>,
     /// The clients, and whether each sends heartbeats.
     clients: Vec<(ClientId, bool)>,
+    /// Pushes that are repeated with their key.
+    keyed: Keyed,
     seen: usize,
     numbers: u64,
     wishes: Vec<&'static str>,
@@ -146,6 +155,7 @@ impl Soak {
             world,
             checks: Vec::new(),
             clients: Vec::new(),
+            keyed: Keyed::default(),
             seen: 0,
             numbers: 0,
             wishes: Vec::new(),
@@ -202,7 +212,8 @@ impl Soak {
         let end = self.world.now() + PEACE;
         loop {
             self.look()?;
-            let Some(missing) = self.checks.iter().find_map(|c| missing(&self.world, c)) else {
+            let missing = self.checks.iter().find_map(|c| missing(&self.world, c));
+            let Some(missing) = missing.or_else(|| self.keyed.missing()) else {
                 return Ok(());
             };
             if !self.world.step(end) {
@@ -224,15 +235,25 @@ impl Soak {
     }
 
     fn look(&mut self) -> Result<(), String> {
+        self.observe()?;
+        while self.keyed.push_again(&mut self.world, &mut self.checks)? {
+            self.observe()?;
+        }
+        self.checks.iter().try_for_each(|checks| checks.state(&self.world))
+    }
+
+    /// Checks the events since the last call.
+    fn observe(&mut self) -> Result<(), String> {
         for event in &self.world.events()[self.seen..] {
             let Some(client) = event.client else { continue };
             let index = self.clients.iter().position(|(other, _)| *other == client);
             if let Some(checks) = index.and_then(|index| self.checks.get_mut(index)) {
                 checks.look(event).map_err(|wrong| format!("{client}: {wrong}"))?;
+                self.keyed.look(client, event)?;
             }
         }
         self.seen = self.world.events().len();
-        self.checks.iter().try_for_each(|checks| checks.state(&self.world))
+        Ok(())
     }
 
     fn make_peace(&mut self) {
@@ -273,6 +294,29 @@ impl Soak {
                 let oldest = self.checks_of(client).pushes.keys().next().copied();
                 if let Some(id) = oldest {
                     self.world.command(client, |s, now| s.cancel_push(now, id));
+                }
+            }
+            "keyed" => {
+                self.numbers += 1;
+                let world = &mut self.world;
+                if let Some((id, made)) = self.keyed.push(world, client, &topic, self.numbers) {
+                    self.checks_of(client).pushes.insert(id, made);
+                }
+            }
+            "unrouted" => {
+                let on = number > 0;
+                self.world.command(client, |s, now| s.report_unrouted(now, on));
+                // The message is on a topic that has no channel, or may be a late broadcast of one
+                // that the client left. Only one of the two forms is of the client's vsn.
+                let topic = if number == 1 { &*topic } else { "doc:1" };
+                for message in [
+                    json!([null, null, topic, "data", {}]),
+                    json!({"topic": topic, "event": "data", "payload": {}, "ref": null}),
+                ] {
+                    for peer in self.world.server().peers() {
+                        let frame = Frame::from(message.to_string());
+                        self.world.server().send_raw(peer, frame);
+                    }
                 }
             }
             "release" => {
@@ -447,6 +491,7 @@ impl Soak {
 
     fn totals(&self) -> Totals {
         let mut totals = Totals {
+            repeats: self.keyed.repeats(),
             steps: self.world.steps(),
             virtual_seconds: self.world.now().as_millis() / 1_000,
             ..Totals::default()
@@ -462,6 +507,7 @@ impl Soak {
                     let replied = matches!(outcome, phx_proto::PushOutcome::Reply(_));
                     totals.replies += u64::from(replied);
                 }
+                Some(phx_proto::Signal::Unrouted { .. }) => totals.unrouted += 1,
                 _ => {}
             }
         }

@@ -119,6 +119,7 @@ impl Report {
             | Signal::JoinRejected { .. }
             | Signal::Left { .. }
             | Signal::Message { .. }
+            | Signal::Unrouted { .. }
             | Signal::PushEnded { .. }
             | Signal::HeartbeatAcked { .. }
             | Signal::Warning(_) => None,

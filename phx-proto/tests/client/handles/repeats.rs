@@ -1,0 +1,427 @@
+//! Pushes that are repeated with their idempotency key.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Waker};
+use core::time::Duration;
+use std::sync::Arc;
+use std::task::Wake;
+
+use phx_proto::Payload;
+use phx_proto::client::{Channel, Client, PushFailed, RepeatFailed, Repeated, Unfinished};
+use phx_proto::event::{KeyError, NotSentCause, PushErrorKind, RepeatOptions, UnknownCause};
+use phx_proto::testing::{Running, Script, Sent};
+use serde_json::{Value, json};
+
+use super::{config, joined, now, settle};
+use crate::bench::{Bench, poll, ready};
+
+const LOBBY: &str = "room:lobby";
+
+type Outcome = Result<Repeated, RepeatFailed>;
+
+fn options() -> RepeatOptions {
+    RepeatOptions::keyed_by("id")
+}
+
+fn order() -> Value {
+    json!({"id": "7f3a", "item": "tea"})
+}
+
+/// Spawns the push of an order.
+fn buy(script: &Script, room: &Channel, options: RepeatOptions) -> Running<Outcome> {
+    let room = room.clone();
+    let running = script.spawn(async move { room.push_repeating("buy", order(), options).await });
+    settle(script);
+    running
+}
+
+/// The next frame of the order. Every attempt has the same payload, and a ref of its own.
+#[track_caller]
+fn bought(script: &Script) -> Sent {
+    let sent = script.assert_push(LOBBY, "buy");
+    assert_eq!(sent.json(), order());
+    sent
+}
+
+fn unknown(repeats: u32) -> (PushFailed, u32) {
+    (PushFailed::Unknown(UnknownCause::Disconnected), repeats)
+}
+
+#[track_caller]
+fn failed(script: &Script, running: Running<Outcome>) -> (PushFailed, u32) {
+    let failed = script.finish(running).expect_err("there is no reply");
+    (failed.failed, failed.repeats)
+}
+
+/// The order is pushed again after the rejoin, with its key.
+#[test]
+fn lost_push_is_repeated_after_rejoin() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), LOBBY);
+    let running = buy(&script, &room, options());
+    bought(&script);
+    script.disconnect();
+    script.accept_connect();
+    let join = script.assert_join(LOBBY);
+    script.refute_push(LOBBY, "buy");
+    script.reply(&join, "ok", json!({}));
+    let again = bought(&script);
+    script.reply(&again, "ok", json!({"total": 3}));
+    let done = script.finish(running).expect("a reply");
+    assert_eq!((done.repeats, done.reply.response.to_value()), (1, Ok(json!({"total": 3}))));
+    let stats = client.stats();
+    assert_eq!((stats.pushes_repeated, stats.pushes_in_flight, stats.queued_pushes), (1, 0, 0));
+}
+
+#[test]
+fn answered_push_is_not_repeated() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), LOBBY);
+    let running = buy(&script, &room, options());
+    let sent = bought(&script);
+    // Any status is a reply.
+    script.reply(&sent, "error", json!({"reason": "sold out"}));
+    let done = script.finish(running).expect("a reply");
+    assert_eq!((&*done.reply.status, done.repeats), ("error", 0));
+    script.disconnect();
+    script.connect_and_assert_join(LOBBY);
+    script.refute_push(LOBBY, "buy");
+    assert_eq!(client.stats().pushes_repeated, 0);
+}
+
+/// The channel is still joined after a timeout, so the repeat follows at once. A reply to the first
+/// attempt that comes after the repeat, and a second reply to the repeat, are dropped.
+#[test]
+fn late_and_second_replies_are_dropped() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), LOBBY);
+    let running = buy(&script, &room, options().timeout(Duration::from_secs(2)));
+    let first = bought(&script);
+    script.advance(Duration::from_secs(2));
+    let second = bought(&script);
+    script.reply(&first, "ok", json!({"n": 1}));
+    assert!(!running.is_finished(), "the first attempt has ended");
+    script.reply(&second, "ok", json!({"n": 2}));
+    script.reply(&second, "ok", json!({"n": 3}));
+    let done = script.finish(running).expect("a reply");
+    assert_eq!((done.repeats, done.reply.response.to_value()), (1, Ok(json!({"n": 2}))));
+    assert_eq!(client.stats().late_replies, 2);
+    script.refute_push(LOBBY, "buy");
+}
+
+#[test]
+fn repeats_are_bounded() {
+    for repeats in [0, 1, 2] {
+        let script = Script::new();
+        let (client, room) = joined(&script, config(), LOBBY);
+        let running = buy(&script, &room, options().repeats(repeats));
+        for _ in 0..repeats {
+            bought(&script);
+            script.disconnect();
+            script.connect_and_assert_join(LOBBY);
+        }
+        bought(&script);
+        script.disconnect();
+        assert_eq!(failed(&script, running), unknown(repeats));
+        script.connect_and_assert_join(LOBBY);
+        script.refute_push(LOBBY, "buy");
+        assert_eq!(client.stats().pushes_repeated, u64::from(repeats));
+    }
+}
+
+/// A payload without its key is returned, and nothing is sent.
+#[test]
+fn push_without_key_is_refused() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config(), LOBBY);
+    let member = || "id".to_owned();
+    for (payload, error) in [
+        (json!({"ID": 1}).into(), KeyError::Missing { member: member() }),
+        (json!({"id": null}).into(), KeyError::Invalid { member: member() }),
+        (json!(["id"]).into(), KeyError::NotAnObject { member: member() }),
+        (Payload::binary("{\"id\":1}"), KeyError::NotAnObject { member: member() }),
+    ] {
+        let (room, given) = (room.clone(), payload.clone());
+        let refused =
+            now(&script, async move { room.push_repeating("buy", given, options()).await });
+        let RepeatFailed { failed, repeats, .. } = refused.expect_err("it has no key");
+        let PushFailed::NotAccepted(refused) = failed else { panic!("{failed:?}") };
+        assert_eq!((refused.kind, refused.payload), (PushErrorKind::NoKey(error), payload));
+        assert_eq!(repeats, 0);
+    }
+    script.refute_push(LOBBY, "buy");
+}
+
+/// A push that was never written ends like any other, and is safe to push again.
+#[test]
+fn unsent_push_is_not_repeated() {
+    let script = Script::new();
+    let client = script.client(config());
+    let room = client.want(LOBBY, json!({})).expect("it is accepted");
+    let running = buy(&script, &room, options().timeout(Duration::from_secs(2)));
+    script.refuse_connect(503);
+    script.advance(Duration::from_secs(2));
+    assert_eq!(failed(&script, running), (PushFailed::NotSent(NotSentCause::TimedOut), 0));
+    let ended = buy(&script, &room, options());
+    let left = room.clone();
+    now(&script, async move { left.leave().await });
+    assert_eq!(failed(&script, ended), (PushFailed::NotSent(NotSentCause::Left), 0));
+    let gone = failed(&script, buy(&script, &room, options())).0;
+    assert!(matches!(gone, PushFailed::NotAccepted(_)), "{gone:?}");
+}
+
+/// The sent frames of an order.
+fn orders(bench: &Bench) -> usize {
+    bench.memory.world().to_server.iter().filter(|frame| frame[3] == "buy").count()
+}
+
+/// Connects and joins again.
+fn rejoin(bench: &mut Bench) {
+    bench.advance(Duration::from_secs(30));
+    assert_eq!(bench.last_sent()[3], "phx_join");
+    bench.reply("ok", json!({}));
+}
+
+/// Dropping the future at any point withdraws the attempt and stops the repeats. A shutdown does not
+/// wait for it.
+#[test]
+fn dropped_future_stops_repeats() {
+    for point in 0..=6 {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined(LOBBY);
+        let mut push = Box::pin(room.push_repeating("buy", order(), options()));
+        let steps: [fn(&mut Bench); 6] = [
+            |_| {},
+            |bench| {
+                bench.settle();
+            },
+            Bench::cut,
+            |_| {},
+            rejoin,
+            |bench| {
+                bench.settle();
+            },
+        ];
+        for step in &steps[..point] {
+            step(&mut bench);
+            assert!(poll(push.as_mut()).is_pending());
+        }
+        drop(push);
+        bench.settle();
+        let sent = [0, 0, 1, 1, 1, 1, 2][point];
+        assert_eq!(orders(&bench), sent, "{point}");
+        if (3..5).contains(&point) {
+            rejoin(&mut bench);
+        }
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(orders(&bench), sent, "{point}");
+        let stats = bench.client.stats();
+        assert_eq!((stats.queued_pushes, stats.pushes_in_flight), (0, 0), "{point}");
+        let client = bench.client.clone();
+        let mut shutdown = core::pin::pin!(client.shutdown(Duration::from_secs(5)));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        bench.settle();
+        assert_eq!(bench.last_sent()[3], "phx_leave", "{point}");
+    }
+}
+
+/// The attempt ends with every loss of the channel, and the repeat follows the next join.
+#[test]
+fn crash_and_resync_are_repeated() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config(), LOBBY);
+    let running = buy(&script, &room, options());
+    bought(&script);
+    script.crash_channel(LOBBY);
+    let join = script.assert_join(LOBBY);
+    script.reply(&join, "ok", json!({}));
+    bought(&script);
+    room.rejoin().expect("it is wanted");
+    let join = script.assert_join(LOBBY);
+    script.reply(&join, "ok", json!({}));
+    let sent = bought(&script);
+    script.reply(&sent, "ok", json!({}));
+    assert_eq!(script.finish(running).expect("a reply").repeats, 2);
+}
+
+/// A repeat that leaves the queue unwritten is not counted as a repeat. The transport takes no
+/// frame when the connection is lost again.
+#[test]
+fn interrupted_repeat_waits_for_next_join() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined(LOBBY);
+    let options = options().repeats(1).deadline(Duration::MAX);
+    let mut push = core::pin::pin!(room.push_repeating("buy", order(), options));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    bench.cut();
+    assert!(poll(push.as_mut()).is_pending());
+    rejoin(&mut bench);
+    bench.memory.world().blocked = true;
+    bench.settle();
+    assert!(poll(push.as_mut()).is_pending());
+    assert_eq!((bench.client.stats().queued_pushes, orders(&bench)), (1, 1));
+    bench.cut();
+    assert_eq!(bench.client.stats().queued_pushes, 0, "it fails fast");
+    assert!(poll(push.as_mut()).is_pending());
+    bench.memory.world().blocked = false;
+    rejoin(&mut bench);
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(orders(&bench), 2);
+    bench.reply("ok", json!({}));
+    assert_eq!(ready(push.as_mut()).expect("a reply").repeats, 1);
+}
+
+/// A flag that a waker sets.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A repeat waits while the push queue is full, up to the deadline.
+#[test]
+fn repeat_waits_for_space_in_queue() {
+    for in_time in [true, false] {
+        let mut bench = Bench::new(|config| config.queued_pushes_max(1));
+        let room = bench.joined(LOBBY);
+        let options = options().timeout(Duration::from_secs(2)).deadline(Duration::from_secs(5));
+        let mut push = core::pin::pin!(room.push_repeating("buy", order(), options));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        bench.memory.world().blocked = true;
+        bench.settle();
+        let mut cast = core::pin::pin!(room.cast("typing", json!({})));
+        assert!(poll(cast.as_mut()).is_pending());
+        bench.advance(Duration::from_secs(2));
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        assert!(push.as_mut().poll(&mut cx).is_pending(), "the queue is full");
+        assert!(!woken.0.load(Ordering::Relaxed));
+        assert_eq!(orders(&bench), 1);
+        if in_time {
+            bench.memory.world().blocked = false;
+            bench.settle();
+            assert!(woken.0.load(Ordering::Relaxed));
+            assert!(push.as_mut().poll(&mut cx).is_pending());
+            bench.settle();
+            assert_eq!(orders(&bench), 2);
+            bench.reply("ok", json!({}));
+            assert_eq!(ready(push.as_mut()).expect("a reply").repeats, 1);
+        } else {
+            bench.advance(Duration::from_secs(3));
+            assert!(woken.0.load(Ordering::Relaxed), "the deadline wakes it");
+            let failed = ready(push.as_mut()).expect_err("late");
+            assert_eq!((failed.failed, failed.repeats), (PushFailed::TimedOut, 0));
+        }
+    }
+}
+
+/// Each end of the wait for the rejoin gives the outcome of the attempt that was written.
+#[test]
+fn wait_for_rejoin_ends() {
+    let ends: [fn(&Script, &Client); 4] = [
+        // The deadline passes.
+        |script, _| script.advance(Duration::from_secs(60)),
+        |script, client| {
+            let client = client.clone();
+            drop(script.spawn(async move { client.leave_topic(LOBBY).await }));
+            settle(script);
+        },
+        |script, client| {
+            let client = client.clone();
+            drop(script.spawn(async move { client.disconnect().await }));
+            settle(script);
+        },
+        |script, _| {
+            script.accept_connect();
+            script.assert_join(LOBBY);
+            script.close_channel(LOBBY);
+        },
+    ];
+    for (nth, end) in ends.iter().enumerate() {
+        let script = Script::new();
+        let (client, room) = joined(&script, config(), LOBBY);
+        let running = buy(&script, &room, options());
+        bought(&script);
+        script.disconnect();
+        settle(&script);
+        assert!(!running.is_finished());
+        end(&script, &client);
+        assert!(running.is_finished(), "{nth}: {}", script.log());
+        assert_eq!(failed(&script, running), unknown(0), "{nth}");
+    }
+}
+
+/// A shutdown waits for a push that waits for its repeat, and counts it after the grace period.
+#[test]
+fn shutdown_waits_for_repeats() {
+    for in_time in [true, false] {
+        let script = Script::new();
+        let (client, room) = joined(&script, config(), LOBBY);
+        let running = buy(&script, &room, options());
+        bought(&script);
+        script.disconnect();
+        let shutdown = script.spawn(async move { client.shutdown(Duration::from_secs(30)).await });
+        settle(&script);
+        assert!(!shutdown.is_finished() && !running.is_finished());
+        if in_time {
+            script.connect_and_assert_join(LOBBY);
+            script.refute_leave(LOBBY);
+            let sent = bought(&script);
+            script.reply(&sent, "ok", json!({}));
+            assert_eq!(script.finish(running).expect("a reply").repeats, 1);
+            let leave = script.assert_leave(LOBBY);
+            script.reply(&leave, "ok", json!({}));
+            assert_eq!(script.finish(shutdown), Unfinished::default());
+        } else {
+            script.advance(Duration::from_secs(31));
+            let unfinished = script.finish(shutdown);
+            assert_eq!((unfinished.pushes, unfinished.leaves.len()), (1, 0));
+            assert_eq!(failed(&script, running), unknown(0));
+        }
+    }
+}
+
+/// Two pushes with one key are two pushes for the client: replies are matched by ref.
+#[test]
+fn pushes_with_one_key_have_own_replies() {
+    let script = Script::new();
+    let (_client, room) = joined(&script, config(), LOBBY);
+    let (one, other) = (buy(&script, &room, options()), buy(&script, &room, options()));
+    let (first, second) = (bought(&script), bought(&script));
+    script.reply(&second, "ok", json!({"n": 2}));
+    script.disconnect();
+    script.connect_and_assert_join(LOBBY);
+    let again = bought(&script);
+    script.reply(&again, "ok", json!({"n": 1}));
+    let (one, other) =
+        (script.finish(one).expect("a reply"), script.finish(other).expect("a reply"));
+    assert_eq!((one.repeats, one.reply.response.to_value()), (1, Ok(json!({"n": 1}))));
+    assert_eq!((other.repeats, other.reply.response.to_value()), (0, Ok(json!({"n": 2}))));
+    assert_ne!(first, again);
+}
+
+/// When the driver is dropped, every push that may be repeated ends.
+#[test]
+fn dropped_driver_ends_repeats() {
+    for connected in [true, false] {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined(LOBBY);
+        let mut push = core::pin::pin!(room.push_repeating("buy", order(), options()));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        if !connected {
+            bench.cut();
+            assert!(poll(push.as_mut()).is_pending());
+        }
+        drop(bench.driver);
+        let failed = ready(push.as_mut()).expect_err("no reply");
+        assert_eq!((failed.failed, failed.repeats), unknown(0));
+    }
+}
