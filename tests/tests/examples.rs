@@ -260,6 +260,27 @@ fn token_refresh_fetches_token_per_attempt() {
     }
 }
 
+/// A restart of the server ends the subscription, and the client subscribes again.
+#[test]
+fn absinthe_subscribes_after_each_join() {
+    for runtime in RUNTIMES {
+        let mut stage = Stage::new();
+        let mut absinthe = Example::start("absinthe", runtime, &[&stage.server.url()]);
+        for (id, title) in [("1", "Hello"), ("2", "Again")] {
+            absinthe.expect_line("subscribed as __absinthe__:doc:");
+            let line = absinthe.output.last().expect("a line");
+            let subscription = line.trim_start_matches("subscribed as ").to_owned();
+            let data = json!({"data": {"postAdded": {"id": id, "title": title}}});
+            stage.server.with(|server, _| server.publish(&subscription, data));
+            absinthe.expect_line(&format!("post {id}: {title}"));
+            let errors = json!({"errors": [{"message": "too late"}]});
+            stage.server.with(|server, _| server.publish(&subscription, errors));
+            absinthe.expect_line("error: too late");
+            stage.bounce();
+        }
+    }
+}
+
 /// The status and the body of a GET request to the health check of the service.
 fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");
