@@ -103,6 +103,9 @@ conformance! {
     typed_calls:                        yes      yes yes    yes;
     streams_of_events:                  yes      yes yes    yes;
     observers_end_with_the_client:      yes      yes yes    yes;
+    repeats_are_bounded:                yes      yes yes    yes;
+    lost_push_is_repeated:              yes      yes yes    ("its replies cannot be held");
+    unrouted_messages:                  yes      yes yes    ("it has no Absinthe");
     half_open_and_stalled:              ("no proxy") ("no proxy") yes ("no proxy");
     slow_link:                          ("no proxy") ("no proxy") yes ("no proxy");
     cut_anywhere:                       ("no proxy") ("no proxy") yes ("no proxy");

@@ -7,12 +7,14 @@ mod connections;
 mod endings;
 mod faults;
 mod handles;
+mod repeats;
 
 pub(super) use channels::*;
 pub(super) use connections::*;
 pub(super) use endings::*;
 pub(super) use faults::*;
 pub(super) use handles::*;
+pub(super) use repeats::*;
 
 use core::time::Duration;
 
@@ -25,12 +27,13 @@ use crate::rt::phx::{Channel, ChannelEvent, Message, Messages, Payload};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The sources of the scenarios, for the check that the table names each of them.
-pub(super) const SOURCES: [&str; 5] = [
+pub(super) const SOURCES: [&str; 6] = [
     include_str!("channels.rs"),
     include_str!("connections.rs"),
     include_str!("endings.rs"),
     include_str!("faults.rs"),
     include_str!("handles.rs"),
+    include_str!("repeats.rs"),
 ];
 
 fn json_of(payload: &Payload) -> Value {
