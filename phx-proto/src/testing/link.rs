@@ -57,7 +57,7 @@ use crate::wire::Frame;
 /// The default capacity of the send buffer in the client's operating system, on a link with a bandwidth.
 const SEND_BUFFER: u64 = 64 << 10;
 
-/// A full send buffer accepts bytes again when it has space for so many.
+/// A full send buffer accepts bytes again when it has space for this many.
 #[cfg(feature = "websocket")]
 const WRITE_SPACE: u64 = 8 << 10;
 
@@ -199,7 +199,7 @@ struct Pipe {
     cut_after: Option<PlannedCut>,
 }
 
-/// A cut after so many more frames or bytes.
+/// A cut after this many more frames or bytes.
 #[derive(Clone, Copy, Debug)]
 struct PlannedCut {
     left: u64,
@@ -213,7 +213,7 @@ enum Unit {
     Bytes,
 }
 
-/// What is on its way.
+/// The content of a load on its way.
 #[derive(Clone, Debug)]
 enum Load {
     Parcel(Parcel),
@@ -769,7 +769,7 @@ impl Pipe {
         self.carry(now, latency, rate, Load::Parcel(parcel), bytes);
     }
 
-    /// Puts a load of so many bytes on its way, at the rate of the link.
+    /// Puts a load of this many bytes on its way, at the rate of the link.
     fn carry(&mut self, now: Time, latency: Duration, rate: Option<u64>, load: Load, bytes: u64) {
         let nanos = rate.map_or(0, |rate| bytes.saturating_mul(1_000_000_000) / rate);
         let start = now.max(self.free);

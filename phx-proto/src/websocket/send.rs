@@ -41,9 +41,9 @@ const SLOTS_KEPT: usize = 64;
 pub struct Upload {
     /// Bytes that [`poll_transmit`](super::Endpoint::poll_transmit) has appended.
     pub transmitted: u64,
-    /// Bytes before the latest ping that asks for an acknowledgement. [`poll_transmit`
-    /// ](super::Endpoint::poll_transmit) has appended that ping. If the peer answers it, `acknowledged`
-    /// becomes this number.
+    /// Bytes before the latest ping that asks for an acknowledgement.
+    /// [`poll_transmit`](super::Endpoint::poll_transmit) has appended that ping. If the peer answers it,
+    /// `acknowledged` becomes this number.
     pub probed: u64,
     /// Bytes that the peer has read, as proven by its pongs. A pong is requested after every
     /// [`Limits::fragment_bytes`](super::Limits::fragment_bytes) and only if more data follows, so the

@@ -139,7 +139,7 @@ fn many_pushes_arrive_over_slow_link() {
 }
 
 /// A push that takes longer than `progress_max`. Written bytes do not extend a deadline for that long,
-/// acknowledged bytes do.
+/// but acknowledged bytes do.
 #[cfg(feature = "websocket")]
 #[test]
 fn acknowledged_upload_outlasts_progress_max() {

@@ -110,7 +110,7 @@ impl Conversation {
     }
 
     /// Runs until every wanted channel is joined on both sides, every push has its outcome, and the
-    /// client's list of presences is the server's.
+    /// client's list of presences equals the server's.
     fn recover(&mut self) {
         let end = self.world.now() + RECOVERY;
         while let Some(missing) = missing(&self.world, &self.checks) {

@@ -80,9 +80,9 @@ pub enum Op {
     Failed(Conn, Fail),
     Closed(Conn, End),
     Writable(Conn, bool),
-    /// The transport moved this many more KiB in each direction, and has flushed or not. The peer
-    /// acknowledged this many more of the KiB written, and has not answered a ping behind as many
-    /// again.
+    /// The transport moved this many more KiB in each direction, and has flushed or not. The peer has
+    /// acknowledged `acknowledged` more of the written KiB. An unanswered ping follows after the same
+    /// number of further KiB.
     Progress {
         conn: Conn,
         read: u8,
