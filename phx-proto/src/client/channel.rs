@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use super::capacity::push_when_ready;
 use super::client::Handle;
 use super::error::{CallFailed, JoinFailed, PushFailed, RepeatFailed};
-use super::mailbox::{MailboxOptions, MailboxPolicy};
+use super::mailbox::MailboxOptions;
 use super::messages::{Messages, StreamEnd};
 use super::presence::PresenceStream;
 use super::repeat::{Repeated, push_repeating};
@@ -73,7 +73,7 @@ pub(super) struct ChannelInner {
     handle: Arc<Handle>,
     topic: Topic,
     interest: InterestId,
-    policy: MailboxPolicy,
+    mailbox: MailboxOptions,
     /// The mailbox that exists from the call of `join` or `want` until `messages` takes it. `None`
     /// for a handle of `Client::channel`.
     first: Option<Arc<Subscriber>>,
@@ -149,12 +149,12 @@ impl Channel {
         handle: Arc<Handle>,
         topic: Topic,
         interest: InterestId,
-        policy: MailboxPolicy,
+        mailbox: MailboxOptions,
         first: Option<Arc<Subscriber>>,
     ) -> Self {
         let first_taken = AtomicBool::new(false);
         Self {
-            inner: Arc::new(ChannelInner { handle, topic, interest, policy, first, first_taken }),
+            inner: Arc::new(ChannelInner { handle, topic, interest, mailbox, first, first_taken }),
         }
     }
 
@@ -562,7 +562,7 @@ impl Channel {
         let mailbox = inner.shared().command(|state, now| {
             let mailbox = match first {
                 Some(first) => Arc::clone(first),
-                None => state.add_mailbox(&inner.topic, inner.interest, inner.policy),
+                None => state.add_mailbox(&inner.topic, inner.interest, inner.mailbox),
             };
             state.read_mailbox(now, &mailbox);
             mailbox
@@ -592,11 +592,11 @@ impl Channel {
     /// interruptions, resumptions, losses and the end. Each lifecycle event has its place between
     /// the messages.
     ///
-    /// The stream has its own mailbox, bounded by [`Config::mailbox`](crate::Config::mailbox), so a
-    /// flood of other events cannot fill it. On a handle of [`Client::join`](super::Client::join)
-    /// or [`Client::want`](super::Client::want), before the first call of
-    /// [`messages`](Self::messages), the stream begins with the messages that the handle's first
-    /// mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
+    /// The stream has its own mailbox, with the bounds and the policy of the handle
+    /// ([`JoinOptions::mailbox`]), so a flood of other events cannot fill it. On a handle of
+    /// [`Client::join`](super::Client::join) or [`Client::want`](super::Client::want), before the
+    /// first call of [`messages`](Self::messages), the stream begins with the messages that the
+    /// handle's first mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
     /// if they were other events. After that call, and on other handles, it begins when it is made
     /// ([`Messages::starts_now`]). The call never waits.
     ///
@@ -612,7 +612,7 @@ impl Channel {
     /// # }
     /// ```
     pub fn on_any<E: Into<String>>(&self, events: impl IntoIterator<Item = E>) -> Messages {
-        self.on_any_with(events, MailboxOptions::new().policy(self.inner.policy))
+        self.on_any_with(events, self.inner.mailbox)
     }
 
     /// Like [`on_any`](Self::on_any), with other bounds or another policy for the mailbox.
@@ -852,22 +852,23 @@ impl Drop for PendingLeave<'_> {
     }
 }
 
-/// Options of a join: deadline, mailbox policy, and what happens to conflicting parameters.
+/// Options of a join: deadline, mailbox, and what happens to conflicting parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct JoinOptions {
     pub(super) deadline: Duration,
-    pub(super) mailbox: MailboxPolicy,
+    pub(super) mailbox: MailboxOptions,
     pub(super) replace_params: bool,
 }
 
 impl JoinOptions {
-    /// The defaults: a deadline of 30 s, [`MailboxPolicy::DropOldest`], and an error for
-    /// conflicting parameters.
+    /// The defaults: a deadline of 30 s, mailboxes with the bounds of
+    /// [`Config::mailbox`](crate::Config::mailbox) and the policy
+    /// [`DropOldest`](super::MailboxPolicy::DropOldest), and an error for conflicting parameters.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             deadline: super::state::JOIN_DEADLINE,
-            mailbox: MailboxPolicy::DropOldest,
+            mailbox: MailboxOptions::new(),
             replace_params: false,
         }
     }
@@ -897,10 +898,23 @@ impl JoinOptions {
         self
     }
 
-    /// The policy of this handle's mailboxes when they are full.
+    /// The bounds and the policy of the handle's mailboxes: [`MailboxOptions`], or a
+    /// [`MailboxPolicy`](super::MailboxPolicy) alone, which keeps the bounds of
+    /// [`Config::mailbox`](crate::Config::mailbox). They apply to [`Channel::messages`],
+    /// [`Channel::on`] and [`Channel::on_any`].
+    ///
+    /// ```
+    /// use phx_proto::client::{JoinOptions, MailboxOptions, MailboxPolicy};
+    ///
+    /// // Only the 16 newest readings wait for the consumer.
+    /// let few = JoinOptions::new().mailbox(MailboxOptions::new().messages(16));
+    /// // The default bounds, with another policy.
+    /// let strict = JoinOptions::new().mailbox(MailboxPolicy::Close);
+    /// # let _ = (few, strict);
+    /// ```
     #[must_use]
-    pub const fn mailbox(mut self, policy: MailboxPolicy) -> Self {
-        self.mailbox = policy;
+    pub fn mailbox(mut self, mailbox: impl Into<MailboxOptions>) -> Self {
+        self.mailbox = mailbox.into();
         self
     }
 }

@@ -370,7 +370,7 @@ impl Client {
         self.join_with(topic, params, JoinOptions::new()).await
     }
 
-    /// Like [`join`](Self::join), with another deadline or mailbox policy.
+    /// Like [`join`](Self::join), with another deadline or mailbox.
     ///
     /// Cancel safe, and waits through disconnects, like [`join`](Self::join).
     ///
@@ -440,7 +440,7 @@ impl Client {
         self.want_with(topic, params, JoinOptions::new())
     }
 
-    /// Like [`want`](Self::want), with another mailbox policy or with parameters that replace the
+    /// Like [`want`](Self::want), with another mailbox or with parameters that replace the
     /// present ones. The deadline of the options is ignored; only [`join_with`](Self::join_with)
     /// uses it.
     ///
@@ -485,7 +485,7 @@ impl Client {
         self.channel_with(topic, JoinOptions::new())
     }
 
-    /// Like [`channel`](Self::channel), with another mailbox policy. The deadline of the options is
+    /// Like [`channel`](Self::channel), with another mailbox. The deadline of the options is
     /// ignored; only [`join_with`](Self::join_with) uses it.
     ///
     /// # Errors
@@ -496,10 +496,10 @@ impl Client {
         topic: impl Into<Topic>,
         options: JoinOptions,
     ) -> Result<Channel, NotWanted> {
-        let (topic, policy) = (topic.into(), options.mailbox);
+        let (topic, mailbox) = (topic.into(), options.mailbox);
         let attach = |state: &mut State, now| apply!(state, now, Attach { topic: topic.clone() });
         let interest = self.handle.shared.command(attach)?;
-        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, policy, None))
+        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, mailbox, None))
     }
 
     /// Pushes on a topic that is already wanted and waits for the reply, like [`Channel::push`] but

@@ -89,6 +89,13 @@ impl MailboxOptions {
     }
 }
 
+/// The default bounds with this policy.
+impl From<MailboxPolicy> for MailboxOptions {
+    fn from(policy: MailboxPolicy) -> Self {
+        Self::new().policy(policy)
+    }
+}
+
 impl Default for MailboxOptions {
     fn default() -> Self {
         Self::new()

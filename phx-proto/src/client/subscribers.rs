@@ -5,7 +5,7 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::mailbox::{Limits, Mailbox, MailboxOptions, MailboxPolicy};
+use super::mailbox::{Limits, Mailbox, MailboxOptions};
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
@@ -124,9 +124,8 @@ impl State {
         &mut self,
         topic: &Topic,
         interest: InterestId,
-        policy: MailboxPolicy,
+        options: MailboxOptions,
     ) -> Arc<Subscriber> {
-        let options = MailboxOptions::new().policy(policy);
         self.add_subscriber(topic, interest, options, Filter::All, None)
     }
 

@@ -79,6 +79,12 @@ pub struct PushOptions {
 }
 
 impl PushOptions {
+    /// The defaults: a push that ends with the server's reply, like [`call`](Self::call).
+    #[must_use]
+    pub const fn new() -> Self {
+        Self::call()
+    }
+
     /// A push that ends with the server's reply.
     #[must_use]
     pub const fn call() -> Self {

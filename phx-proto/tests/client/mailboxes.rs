@@ -4,7 +4,9 @@ use core::pin::pin;
 
 use crate::bench::{Bench, next, poll, ready};
 use crate::hand::{Hand, config};
-use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, PushFailed, StreamEnd};
+use phx_proto::client::{
+    ChannelEvent, JoinOptions, MailboxOptions, MailboxPolicy, PushFailed, StreamEnd,
+};
 use phx_proto::event::{PushErrorKind, RejectionKind};
 use phx_proto::{JoinParams, Signal};
 use serde_json::{Value, json};
@@ -64,6 +66,25 @@ fn full_mailbox_can_drop_the_newest() {
     bench.server_sends(&message(5));
     assert_eq!(number(next(&mut messages)), 5);
     assert_eq!(bench.client.stats().mailbox_drops, 3);
+}
+
+/// The options of a join set the bounds of the handle's mailboxes, and those of a selection of events.
+#[test]
+fn join_can_bound_its_mailbox() {
+    let mut bench = Bench::new(|config| config);
+    let client = bench.client.clone();
+    let options = JoinOptions::new().mailbox(MailboxOptions::new().messages(2));
+    let mut join = pin!(client.join_with("room:lobby", JoinParams::none(), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    let room = ready(join.as_mut()).expect("joined");
+    let (mut all, mut selected) = (room.messages(), room.on("msg"));
+    (0..5).for_each(|n| bench.server_sends(&message(n)));
+    for stream in [&mut all, &mut selected] {
+        assert_eq!(next(stream), Some(ChannelEvent::Lagged(3)));
+        assert_eq!((number(next(stream)), number(next(stream))), (3, 4));
+    }
 }
 
 #[test]

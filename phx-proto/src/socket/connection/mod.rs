@@ -44,6 +44,7 @@ pub(crate) mod live;
 #[cfg(test)]
 mod tests;
 
+use core::fmt;
 use core::time::Duration;
 
 use crate::event::cause::Cause;
@@ -98,6 +99,24 @@ impl Status {
             Self::Open => Lifecycle::Ready,
             Self::Closing => Lifecycle::Closing,
             Self::Closed | Self::GaveUp { .. } => Lifecycle::Terminated,
+        }
+    }
+}
+
+/// Shows the state, the number of the retry, and the cause: `waiting for retry 3: connecting took too long`.
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Idle => f.write_str("not started"),
+            Self::Connecting { attempt: 0 } => f.write_str("connecting"),
+            Self::Connecting { attempt } => write!(f, "connecting (retry {attempt})"),
+            Self::Open => f.write_str("open"),
+            Self::Waiting { attempt, cause, .. } => {
+                write!(f, "waiting for retry {attempt}: {cause}")
+            }
+            Self::Closing => f.write_str("closing"),
+            Self::Closed => f.write_str("closed"),
+            Self::GaveUp { cause } => write!(f, "gave up: {cause}"),
         }
     }
 }

@@ -233,3 +233,20 @@ fn wake_up_probes_open_connection_each_second() {
         assert_eq!(connection.wake(secs(9), ATTEMPT), Woken::Nothing);
     }
 }
+
+#[test]
+fn status_is_shown_in_words() {
+    let waiting = Status::Waiting { until: secs(1), attempt: 3, cause: cause() };
+    for (status, shown) in [
+        (Status::Idle, "not started".to_owned()),
+        (Status::Connecting { attempt: 0 }, "connecting".to_owned()),
+        (Status::Connecting { attempt: 2 }, "connecting (retry 2)".to_owned()),
+        (Status::Open, "open".to_owned()),
+        (waiting, format!("waiting for retry 3: {}", cause())),
+        (Status::Closing, "closing".to_owned()),
+        (Status::Closed, "closed".to_owned()),
+        (Status::GaveUp { cause: cause() }, format!("gave up: {}", cause())),
+    ] {
+        assert_eq!(status.to_string(), shown);
+    }
+}
