@@ -13,6 +13,7 @@ async fn run(file: &str) -> Result<(), Box<dyn Error + Send + Sync>> {
     let text = std::fs::read_to_string(file)?;
     let connections = Connections::from_json(&text, |name| std::env::var(name).ok())?;
     let supervisor = phx_tokio::supervisor(Router::new());
+    // `jido` is the default prefix of bus topics; `Router::prefix` sets another.
     let mut events = supervisor.bus().subscribe("jido.protocol.phoenix.**")?;
     supervisor.start_configured(connections)?;
     while let Some(event) = events.next().await {

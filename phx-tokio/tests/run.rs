@@ -78,7 +78,8 @@ fn run_isolates_connections() {
     assert!(!all.contains("t0k3n"), "no secret is printed");
 }
 
-/// `--subscribe` selects events, and `--fixed` the fixed event types.
+/// `--subscribe` selects events, `--fixed` the fixed event types, and `--prefix` the prefix of the bus
+/// topics. A pattern that no event can match causes a warning.
 #[test]
 fn run_filters_events_by_subscription() {
     let addr = free_addr();
@@ -89,14 +90,17 @@ fn run_filters_events_by_subscription() {
             "a": {"uri": uri(addr), "auto_join_channels": ["room:a"]},
         }}),
     );
-    let pattern = "jido.signal.jido_coder.phoenix.channel.*";
-    let process = Process::start(phx(&["run", file.path(), "--fixed", "--subscribe", pattern]));
+    let pattern = "acme.signal.jido_coder.phoenix.channel.*";
+    let options = ["--fixed", "--prefix", "acme", "--subscribe", pattern, "--subscribe", "jido.**"];
+    let process = Process::start(phx(&[&["run", file.path()], options.as_slice()].concat()));
     let mut events = Events::of(process);
     events.until("a", "jido_coder.phoenix.channel.state", Some("room:a"));
     assert_eq!(events.seen.len(), 1);
     assert_eq!(events.seen[0]["source"], "/jido_coder/phoenix");
     signal(&events.process.child, "-INT");
-    events.process.expect_exit(0);
+    let log = events.process.expect_exit(0);
+    let warnings: Vec<_> = log.iter().filter(|line| line.contains("no event can match")).collect();
+    assert!(matches!(warnings.as_slice(), [one] if one.contains("jido.**")), "{log:?}");
 }
 
 #[test]

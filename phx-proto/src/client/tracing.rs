@@ -276,6 +276,8 @@ mod tests {
             signals.iter().for_each(|signal| trace.record(signal));
             trace.late_replies(1);
             trace.take(Time::ZERO).emit(&Span::none(), Some("backend"), "ws://host/");
+            let bus = crate::service::Bus::of(crate::service::Router::new());
+            let _ = bus.subscribe_any(["jido.**", "acme.**"]).expect("patterns");
         });
         let mut emitted: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
         for (level, line) in &*lines.0.lock().unwrap() {
@@ -287,8 +289,9 @@ mod tests {
             levels.insert(level.to_string().to_lowercase());
             all.extend(fields.map(str::to_owned));
         }
-        for (_, fields) in emitted.values_mut() {
-            assert!(fields.remove("connection") && fields.remove("address"), "{fields:?}");
+        for (message, (_, fields)) in &mut emitted {
+            let is_of_connection = fields.remove("connection") && fields.remove("address");
+            assert_eq!(is_of_connection, message != "pattern never matches", "{message}");
         }
 
         let page = include_str!("../manual/events.md");

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use futures_core::Stream;
 
 use crate::client::waiters::{Parked, poll_parked};
-use crate::service::router::{PatternError, Routed, TopicPattern};
+use crate::service::router::{PatternError, Routed, Router, TopicPattern};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The maximum number of queued events of one subscription.
@@ -56,6 +56,9 @@ pub(super) struct Matched(Vec<u64>);
 
 struct Publisher {
     state: Arc<Locked>,
+    /// The router of the supervisor that owns the bus. Only a log event needs it.
+    #[cfg_attr(not(feature = "tracing"), allow(dead_code))]
+    router: Option<Router>,
 }
 
 struct Locked(Mutex<State>);
@@ -80,11 +83,29 @@ impl Bus {
     #[must_use]
     pub fn new() -> Self {
         let state = Arc::new(Locked(Mutex::default()));
-        Self { publisher: Arc::new(Publisher { state }) }
+        Self { publisher: Arc::new(Publisher { state, router: None }) }
+    }
+
+    /// Makes a bus for the events of this router.
+    pub(crate) fn of(router: Router) -> Self {
+        let state = Arc::new(Locked(Mutex::default()));
+        Self { publisher: Arc::new(Publisher { state, router: Some(router) }) }
+    }
+
+    /// Logs each pattern that no event of the router can match.
+    #[cfg(feature = "tracing")]
+    fn warn_of_silence(&self, patterns: &[TopicPattern]) {
+        let Some(router) = &self.publisher.router else { return };
+        for pattern in patterns.iter().filter(|pattern| !router.can_match(pattern)) {
+            tracing::warn!(target: "phx", %pattern, "pattern never matches");
+        }
     }
 
     /// Subscribes to every event from now on with a bus topic that matches `pattern`; see
-    /// [`TopicPattern`].
+    /// [`TopicPattern`]. `jido` is the default [prefix](super::Router::prefix) of bus topics.
+    ///
+    /// A pattern that [can never match](super::Router::can_match) is accepted, because a program may publish
+    /// events of its own. On the bus of a supervisor it causes a log event, with the feature `tracing`.
     ///
     /// The queue of a slow subscriber holds up to 1,024 events and 8 MiB.
     ///
@@ -135,13 +156,11 @@ impl Bus {
         patterns: impl IntoIterator<Item = &'a str>,
     ) -> Result<Subscription, PatternError> {
         let patterns = patterns.into_iter().map(TopicPattern::parse);
-        let queue = Queue {
-            patterns: patterns.collect::<Result<_, _>>()?,
-            events: VecDeque::new(),
-            bytes: 0,
-            lagged: 0,
-            parked: Parked::new(),
-        };
+        let patterns: Vec<_> = patterns.collect::<Result<_, _>>()?;
+        #[cfg(feature = "tracing")]
+        self.warn_of_silence(&patterns);
+        let queue =
+            Queue { patterns, events: VecDeque::new(), bytes: 0, lagged: 0, parked: Parked::new() };
         let shared = &self.publisher.state;
         let mut state = shared.lock();
         state.next_id += 1;

@@ -266,7 +266,7 @@ impl Supervisor {
         R::Timer: Send,
         Driver<R>: Send,
     {
-        let bus = Bus::new();
+        let bus = Bus::of(router.clone());
         let ids = Arc::new(Mutex::new(EventIds::new(runtime.seed())));
         let outlet_bus = bus.clone();
         let (timers, clock) = (runtime.clone(), runtime.clock());

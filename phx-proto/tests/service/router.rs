@@ -8,7 +8,9 @@ use phx_proto::event::{
     ChannelEnd, Interruption, LeaveOutcome, NextStep, NotSentCause, Rejection, RejectionKind,
     UnknownCause, Warning,
 };
-use phx_proto::service::{CloudEvent, EventData, EventIds, Routed, Router, TypeScheme};
+use phx_proto::service::{
+    CloudEvent, EventData, EventIds, Routed, Router, TopicPattern, TypeScheme,
+};
 use phx_proto::wire::{Body, Codec as _, DecodeError, DecodeProblem, V2};
 use phx_proto::{Cause, ConnectionId, Frame, Payload, PushId, PushOutcome, Reply, Signal, Time};
 use proptest::prelude::*;
@@ -133,6 +135,54 @@ fn every_signal_has_its_types() {
             assert_eq!(topics.last().unwrap(), &format!("jido.signal.{}", event.kind));
             assert!(!serde_json::to_string(&event).unwrap().contains("s3cret"));
         }
+    }
+}
+
+/// Every bus topic of every event can be matched, in both schemes and with any prefix.
+#[test]
+fn every_topic_can_match() {
+    let routers = [TypeScheme::Templated, TypeScheme::Fixed]
+        .map(|scheme| Router::new().scheme(scheme).prefix("acme.prod"));
+    for router in &routers {
+        let mut topics = BTreeSet::new();
+        for (signal, ..) in table() {
+            topics.extend(route(router, &signal).into_iter().flat_map(|routed| routed.topics));
+        }
+        assert!(topics.len() > 3);
+        for topic in topics {
+            let pattern = TopicPattern::parse(&topic).expect("no stars");
+            assert!(router.can_match(&pattern), "{topic}");
+        }
+    }
+}
+
+/// Patterns with and without a bus topic that matches them.
+#[test]
+fn silent_patterns_are_found() {
+    let router = Router::new();
+    for (pattern, expected) in [
+        ("**", true),
+        ("jido.**", true),
+        ("jido.*.phoenix.**", true),
+        ("**.gave_up", true),
+        ("jido.protocol.phoenix.any name.**", false),
+        ("jido.protocol.phoenix.any%20name.**", true),
+        ("jido.protocol.phoenix.backend.room:lobby", true),
+        ("jido.protocol.phoenix.backend.room:lobby.*", false),
+        ("jido.protocol.phoenix.backend.room.lobby", false),
+        ("jido.signal.phoenix.channel.join", false),
+        ("jido.signal.phoenix.channel.*", true),
+        ("jido.signal.phoenix.backend.room_lobby.new_msg", true),
+        ("jido.signal.phoenix.backend.room:lobby.new_msg", false),
+        ("jido.signal.jido_coder.**", false),
+        ("acme.**", false),
+        ("phoenix.channel.joined", false),
+        ("", false),
+        ("**.**.**.**.**.**.**.**.**.**.**.**.**.**.**.**.nothing", true),
+        ("**.**.**.**.**.**.**.**.**.**.**.**.**.**.**.**.no thing", false),
+    ] {
+        let parsed = TopicPattern::parse(pattern).expect("a pattern");
+        assert_eq!(router.can_match(&parsed), expected, "{pattern}");
     }
 }
 

@@ -20,6 +20,7 @@ mod details;
 mod event;
 mod names;
 mod pattern;
+mod shapes;
 mod stamp;
 
 use std::collections::BTreeMap;
@@ -119,7 +120,11 @@ impl Router {
         self
     }
 
-    /// Sets the prefix of every bus topic. The default is `jido`.
+    /// Sets the prefix of every bus topic. It may have several segments, separated by dots.
+    ///
+    /// The default is `jido`, the name of the system that phx was first built for. Its listeners expect
+    /// that prefix; it has no other meaning. The fixed scheme's types begin with `jido_coder` for the same
+    /// reason.
     #[must_use]
     pub fn prefix(mut self, prefix: impl Into<String>) -> Self {
         self.prefix = prefix.into();
@@ -132,6 +137,30 @@ impl Router {
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = Some(source.into());
         self
+    }
+
+    /// Whether any event of this router can have a bus topic that matches the pattern. If not, a
+    /// subscription to it stays silent, often because the prefix is missing or a name is misspelled:
+    ///
+    /// ```
+    /// use phx_proto::service::{Router, TopicPattern};
+    ///
+    /// let router = Router::new().prefix("acme");
+    /// let can_match = |pattern| Ok::<_, phx_proto::service::PatternError>(
+    ///     router.can_match(&TopicPattern::parse(pattern)?),
+    /// );
+    /// assert!(can_match("acme.signal.phoenix.channel.joined")?);
+    /// assert!(!can_match("acme.signal.phoenix.channel.join")?); // no event has this type
+    /// assert!(!can_match("phoenix.channel.joined")?); // the prefix and `signal` are missing
+    /// assert!(!can_match("acme.protocol.phoenix.backend.my.room")?); // a dot in a topic is `%2E`
+    /// # Ok::<(), phx_proto::service::PatternError>(())
+    /// ```
+    ///
+    /// The answer does not depend on the connections that exist, so any name of a connection, a topic or an
+    /// event is possible.
+    #[must_use]
+    pub fn can_match(&self, pattern: &TopicPattern) -> bool {
+        shapes::any_shape(self, |shape| pattern.meets(shape))
     }
 
     /// The event of a signal of the connection `name`, with the attributes of the connection;

@@ -55,6 +55,28 @@ fn is_encoded(letter: char) -> bool {
     matches!(letter, '.' | '*' | '%') || letter.is_whitespace() || letter.is_control()
 }
 
+/// Whether `text` is a written [`Segment::Name`].
+pub(super) fn is_name(text: &str) -> bool {
+    decoded(text).is_some_and(|name| Segment::Name(&name).is(text))
+}
+
+/// Whether `text` is a written [`Segment::TypePart`].
+pub(super) fn is_type_part(text: &str) -> bool {
+    Segment::TypePart(text).is(text)
+}
+
+/// Decodes the percent-encoded characters; `None` if they are invalid.
+fn decoded(text: &str) -> Option<String> {
+    let mut parts = text.split('%');
+    let mut name = parts.next()?.as_bytes().to_vec();
+    for part in parts {
+        let (code, rest) = part.split_at_checked(2)?;
+        name.push(u8::from_str_radix(code, 16).ok()?);
+        name.extend_from_slice(rest.as_bytes());
+    }
+    String::from_utf8(name).ok()
+}
+
 /// Writes the segments with dots between them.
 pub(super) fn joined<'a>(segments: impl IntoIterator<Item = Segment<'a>>) -> String {
     let mut text = String::new();
@@ -97,6 +119,17 @@ mod tests {
         assert_ne!(segment("a.b"), segment("a%2Eb"));
     }
 
+    /// Text that no name is written as.
+    #[test]
+    fn other_text_is_not_a_name() {
+        for text in ["my room", "a*", "100%", "%2", "%41", "%ff", "a%2eb", "a.b"] {
+            assert!(!is_name(text), "{text}");
+        }
+        for text in ["room:lobby", "a_b", "a%2Eb"] {
+            assert_eq!(is_type_part(text), text == "a_b", "{text}");
+        }
+    }
+
     #[test]
     fn type_parts_are_readable() {
         assert_eq!(joined([Segment::TypePart("room:lobby.x y")]), "room_lobby_x_y");
@@ -117,6 +150,12 @@ mod tests {
             for segment in [Segment::Plain(&name), Segment::Name(&name), Segment::TypePart(&name)] {
                 let written = joined([segment]);
                 prop_assert!(segment.is(&written));
+                let is_recognized = match segment {
+                    Segment::Plain(_) => true,
+                    Segment::Name(_) => is_name(&written),
+                    Segment::TypePart(_) => is_type_part(&written),
+                };
+                prop_assert!(is_recognized);
                 prop_assert_eq!(segment.is(&other), written == other);
                 let longer = format!("{}a", written);
                 prop_assert!(!segment.is(&longer));

@@ -1,6 +1,9 @@
 //! Patterns of bus topics.
 
+use core::fmt;
+
 use super::names;
+use super::shapes::Part;
 
 /// A pattern of bus topics: segments separated by dots, where `*` matches any one segment and `**`
 /// matches any number of segments, including none.
@@ -14,6 +17,9 @@ use super::names;
 /// assert!(TopicPattern::parse("jido.signal.**")?.matches("jido.signal.phoenix.channel.joined"));
 /// # Ok::<(), phx_proto::service::PatternError>(())
 /// ```
+///
+/// `jido` is the default prefix of bus topics, which [`Router::prefix`](super::Router::prefix) changes.
+/// [`Router::can_match`](super::Router::can_match) finds patterns that no event can match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicPattern {
     segments: Vec<Segment>,
@@ -61,6 +67,30 @@ impl TopicPattern {
         self.matches_segments(topic.split('.').map(names::Segment::Plain))
     }
 
+    /// Whether the pattern matches any topic of this shape.
+    pub(super) fn meets(&self, shape: &[Part<'_>]) -> bool {
+        // Whether the segments of the pattern up to here match the first parts of the shape, by the number
+        // of these parts.
+        let mut reached = vec![false; shape.len() + 1];
+        reached[0] = true;
+        for segment in &self.segments {
+            let accepts = |part: &Part<'_>| match segment {
+                Segment::Literal(literal) => part.can_be(literal),
+                Segment::One | Segment::Any => true,
+            };
+            let before = reached.clone();
+            for (at, part) in shape.iter().enumerate() {
+                let from = if matches!(segment, Segment::Any) { &reached } else { &before };
+                let next = from[at] && accepts(part);
+                reached[at + 1] = next || matches!(segment, Segment::Any) && before[at + 1];
+            }
+            if !matches!(segment, Segment::Any) {
+                reached[0] = false;
+            }
+        }
+        reached[shape.len()]
+    }
+
     /// Whether the pattern matches a topic of these segments. Allocates nothing.
     pub(super) fn matches_segments<'a>(
         &self,
@@ -95,6 +125,23 @@ impl TopicPattern {
                 return false;
             }
         }
+    }
+}
+
+/// Shows the pattern as it was parsed.
+impl fmt::Display for TopicPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, segment) in self.segments.iter().enumerate() {
+            if index > 0 {
+                f.write_str(".")?;
+            }
+            f.write_str(match segment {
+                Segment::Literal(literal) => literal,
+                Segment::One => "*",
+                Segment::Any => "**",
+            })?;
+        }
+        Ok(())
     }
 }
 
@@ -166,6 +213,10 @@ mod tests {
             let (one, other): (Vec<_>, Vec<_>) =
                 (pattern.split('.').collect(), topic.split('.').collect());
             prop_assert_eq!(matches(&pattern, &topic), by_definition(&one, &other));
+            let shape: Vec<_> = other.iter().copied().map(Part::Exact).collect();
+            let parsed = TopicPattern::parse(&pattern).expect("a pattern");
+            prop_assert_eq!(parsed.meets(&shape), matches(&pattern, &topic));
+            prop_assert_eq!(parsed.to_string(), pattern);
         }
     }
 }

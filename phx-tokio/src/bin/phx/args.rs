@@ -65,6 +65,8 @@ line:
     \"event\": \"shout\", \"payload\": {\"body\": \"hi\"}}}   (on one line)
 and cast, join (with params) and leave. The result of an order is an event with
 its id: phx.control.done, .failed or .malformed.
+Bus topics begin with jido, the name of the system that phx was first built for;
+--prefix replaces it. A pattern that no event can match causes a warning.
 
 Examples:
   phx run connections.json
@@ -194,10 +196,13 @@ pub(crate) enum Command {
         /// The file of connections, such as connections.json
         file: PathBuf,
         /// Print events whose bus topic matches; may
-        /// be repeated
-        #[arg(long = "subscribe", value_name = "PATTERN", default_value = "jido.protocol.**")]
-        #[arg(verbatim_doc_comment)]
+        /// be repeated [default: PREFIX.protocol.**]
+        #[arg(long = "subscribe", value_name = "PATTERN", verbatim_doc_comment)]
         patterns: Vec<String>,
+        /// The prefix of every bus topic, such as the
+        /// name of your system
+        #[arg(long, default_value = "jido", value_parser = prefix, verbatim_doc_comment)]
+        prefix: String,
         /// Use the three fixed event types instead of
         /// one type for each kind of event
         #[arg(long, verbatim_doc_comment)]
@@ -244,4 +249,17 @@ pub(crate) enum Command {
         /// A command, such as run
         command: Option<String>,
     },
+}
+
+/// Parses the prefix of bus topics: one or more names, separated by dots.
+fn prefix(text: &str) -> Result<String, String> {
+    let is_name = |segment: &str| {
+        let is_bad = |letter: char| letter == '*' || letter.is_whitespace() || letter.is_control();
+        !segment.is_empty() && !segment.contains(is_bad)
+    };
+    if text.split('.').all(is_name) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected names separated by dots, such as acme or acme.prod".to_owned())
+    }
 }

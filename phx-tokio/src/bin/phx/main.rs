@@ -46,9 +46,9 @@ fn main() -> ExitCode {
         match command {
             Command::Demo => demo::run().await,
             Command::Serve(serve) => serve::run(serve).await,
-            Command::Run { file, patterns, fixed, grace, metrics, metrics_every } => {
+            Command::Run { file, patterns, prefix, fixed, grace, metrics, metrics_every } => {
                 let metrics_every = metrics_every.map(Duration::from_secs);
-                let run = run::Run { file, patterns, fixed, grace, metrics, metrics_every };
+                let run = run::Run { file, patterns, prefix, fixed, grace, metrics, metrics_every };
                 run::run(run).await
             }
             Command::Check { file: Some(file), .. } => connections::check(&file),

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use phx_tokio::Router;
 use phx_tokio::client::Unfinished;
 use phx_tokio::service::{
-    Bus, BusEvent, Ending, Subscription, SupervisedState, Supervisor, TypeScheme,
+    Bus, BusEvent, Ending, Subscription, SupervisedState, Supervisor, TopicPattern, TypeScheme,
 };
 use phx_tokio::socket::Lifecycle;
 use tokio::sync::watch;
@@ -41,10 +41,10 @@ use control::Control;
 use reload::Reload;
 use reports::Reports;
 
-/// The two types of the event for a connection that gave up: its own type, and its type with
-/// `--fixed`.
-const GAVE_UP: [&str; 2] =
-    ["jido.signal.phoenix.connection.gave_up", "jido.signal.jido_coder.phoenix.connection.state"];
+/// The type of the event for a connection that gave up.
+const GAVE_UP: &str = "phoenix.connection.gave_up";
+/// The type of that event with `--fixed`.
+const FIXED_STATE: &str = "jido_coder.phoenix.connection.state";
 
 /// The timeout for writing the remaining events at the end of the grace period.
 const LAST_EVENTS: Duration = Duration::from_millis(100);
@@ -52,7 +52,10 @@ const LAST_EVENTS: Duration = Duration::from_millis(100);
 /// The options of `phx run`.
 pub(crate) struct Run {
     pub(crate) file: PathBuf,
+    /// The patterns of `--subscribe`; empty for all events of all connections.
     pub(crate) patterns: Vec<String>,
+    /// The prefix of the bus topics.
+    pub(crate) prefix: String,
     pub(crate) fixed: bool,
     /// The time limit of the whole shutdown.
     pub(crate) grace: Duration,
@@ -67,15 +70,21 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let local = |error: std::io::Error| Failed::Local(error.to_string());
     let connections = read(&run.file)?;
     let scheme = if run.fixed { TypeScheme::Fixed } else { TypeScheme::Templated };
-    let supervisor = phx_tokio::supervisor(Router::new().scheme(scheme));
-    let patterns = run.patterns.iter().map(String::as_str);
-    let subscription = supervisor.bus().subscribe_any(patterns);
+    let router = Router::new().scheme(scheme).prefix(&run.prefix);
+    let supervisor = phx_tokio::supervisor(router.clone());
+    let patterns = match run.patterns.as_slice() {
+        [] => vec![format!("{}.protocol.**", run.prefix)],
+        patterns => patterns.to_vec(),
+    };
+    let subscription = supervisor.bus().subscribe_any(patterns.iter().map(String::as_str));
     let subscription = subscription.map_err(|error| Failed::Usage(error.to_string()))?;
+    warn_of_silence(&router, &run.prefix, &patterns);
     let listener = match run.metrics {
         Some(addr) => Some(metrics::bind(addr).await?),
         None => None,
     };
-    let gave_up = supervisor.bus().subscribe_any(GAVE_UP);
+    let state = if run.fixed { FIXED_STATE } else { GAVE_UP };
+    let gave_up = supervisor.bus().subscribe(&format!("{}.signal.{state}", run.prefix));
     let gave_up = gave_up.map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;
     let (reports, printer) = Reports::new(subscription, output.clone());
@@ -182,6 +191,19 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
                 return Err(Failed::Local("a second signal forced the exit".into()));
             }
             Ok(())
+        }
+    }
+}
+
+/// Logs each pattern that no event can match.
+fn warn_of_silence(router: &Router, prefix: &str, patterns: &[String]) {
+    for pattern in patterns {
+        let parsed = TopicPattern::parse(pattern);
+        if parsed.is_ok_and(|pattern| !router.can_match(&pattern)) {
+            log(&format!(
+                "warning: no event can match {pattern:?}: bus topics are {prefix}.protocol.phoenix.CONNECTION, \
+                 {prefix}.protocol.phoenix.CONNECTION.TOPIC and {prefix}.signal.TYPE"
+            ));
         }
     }
 }
