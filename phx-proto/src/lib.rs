@@ -126,9 +126,12 @@
 //! | `websocket` | WebSocket as a pure state machine, from the upgrade to the closing handshake: bytes in, bytes out |
 //! | `service` | connections documents, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a connections document |
-//! | `tls` | `Tls`: the certificates that `wss://` trusts; `tls-native-roots` adds the roots of the system |
+//! | `tls` | `Tls`: the certificates that `wss://` trusts, and the crypto provider, by default ring |
+//! | `tls-native-roots` | `Roots::native`: the root certificates of the operating system |
 //! | `tracing` | events of the driver for the `tracing` crate |
 //! | `testing` | a pure Phoenix-like server and simulated worlds, which your tests can use; with `driver`, a scripted server for programs that use the handles |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "driver")]
 pub mod client;
@@ -146,7 +149,7 @@ mod schedules;
 #[cfg(feature = "service")]
 pub mod service;
 pub mod socket;
-#[cfg(any(feature = "driver", feature = "recording"))]
+#[cfg(any(feature = "driver", feature = "recording", feature = "tls"))]
 mod sync;
 #[cfg(feature = "testing")]
 pub mod testing;

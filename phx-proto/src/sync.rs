@@ -11,7 +11,9 @@ use shuttle::sync as imp;
 use std::sync as imp;
 use std::sync::PoisonError;
 
-pub(crate) use imp::{MutexGuard, atomic};
+pub(crate) use imp::MutexGuard;
+#[cfg(any(feature = "driver", feature = "recording"))]
+pub(crate) use imp::atomic;
 #[cfg(all(test, shuttle, feature = "adapter"))]
 pub(crate) use shuttle::thread;
 #[cfg(all(not(all(test, shuttle)), feature = "adapter"))]

@@ -42,7 +42,7 @@ pub use policy::{CloseRule, StatusRule};
 pub use proxy::Proxy;
 pub use secret::Secret;
 #[cfg(feature = "tls")]
-pub use tls::{Roots, Tls, TlsError};
+pub use tls::{Roots, Tls, TlsBuilder, TlsError};
 pub use tls_files::TlsFiles;
 pub use transport::TransportKind;
 pub use uri::Uri;

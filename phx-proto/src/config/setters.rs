@@ -196,7 +196,8 @@ impl Config {
     }
 
     /// Sets the trusted roots and the client certificate for `wss://`: a [`Tls`](crate::config::Tls), or
-    /// the caller's own `Arc<rustls::ClientConfig>`. The default is Mozilla's roots and no certificate.
+    /// the caller's own `Arc<rustls::ClientConfig>`. The default is Mozilla's roots, no certificate, and the
+    /// cryptography of ring; [`Tls::builder`](crate::config::Tls::builder) takes another crypto provider.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn tls(mut self, tls: impl Into<crate::config::tls::Tls>) -> Self {

@@ -1,19 +1,20 @@
 //! TLS configuration: trusted roots and the client certificate.
 //!
-//! The cryptography is always that of ring, which is selected explicitly, so a default crypto provider that
-//! another crate of the program has installed has no effect.
+//! The cryptography is that of ring, unless the program passes another crypto provider. It is always selected
+//! explicitly, so a default provider that another crate of the program has installed has no effect.
 
 use core::fmt;
 use std::io;
 use std::sync::{Arc, OnceLock};
 
 use rustls::client::WantsClientCert;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore};
 
 use super::certificate::{facts, pem_problem, without_mark};
-use super::verifier::{Verifier, provider};
+use super::verifier::{Crypto, Verifier};
 use crate::config::TlsFiles;
 use crate::config::uri::without_zone;
 
@@ -82,9 +83,35 @@ impl Tls {
     /// Creates a configuration that trusts these roots and has no client certificate.
     #[must_use]
     pub fn new(roots: Roots) -> Self {
-        let trusted = roots.origin.clone();
-        let mut tls = Self::of(builder(roots).with_no_client_auth());
-        tls.more().trusted = Some(trusted);
+        Self::without_identity(builder(&Crypto::ring(), &roots).expect(RING), roots)
+    }
+
+    /// Starts a configuration with another crypto provider than ring.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    ///
+    /// use phx_proto::config::Tls;
+    /// use phx_proto::rustls::crypto::{CryptoProvider, ring};
+    ///
+    /// // The program's own provider, such as a FIPS module. Here it is ring with its first cipher suite alone.
+    /// let provider = ring::default_provider();
+    /// let cipher_suites = provider.cipher_suites[..1].to_vec();
+    /// let provider = Arc::new(CryptoProvider { cipher_suites, ..provider });
+    /// let tls = Tls::builder().provider(provider).build()?;
+    /// # let _ = tls;
+    /// # Ok::<(), phx_proto::config::TlsError>(())
+    /// ```
+    pub const fn builder() -> TlsBuilder {
+        TlsBuilder { provider: None, roots: None, identity: None }
+    }
+
+    fn without_identity(
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+        roots: Roots,
+    ) -> Self {
+        let mut tls = Self::of(builder.with_no_client_auth());
+        tls.more().trusted = Some(roots.origin);
         tls
     }
 
@@ -98,11 +125,11 @@ impl Tls {
     /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if the certificate
     /// and the key do not belong together, or if the certificate is of X.509 version 1.
     pub fn with_identity(roots: Roots, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        let names = Names { chain: "the certificate chain", key: "the key" };
-        Self::named_identity(roots, (chain, key), names)
+        Self::named_identity(&Crypto::ring(), roots, (chain, key), Names::UNNAMED)
     }
 
     fn named_identity(
+        crypto: &Crypto,
         roots: Roots,
         pem: (&[u8], &[u8]),
         names: Names<'_>,
@@ -120,14 +147,13 @@ impl Tls {
             );
             return Err(TlsError::Pem { what: names.chain.to_owned(), problem });
         }
-        let trusted = roots.origin.clone();
-        let client = builder(roots).with_client_auth_cert(chain, key);
+        let client = builder(crypto, &roots)?.with_client_auth_cert(chain, key);
         let client = client.map_err(|error| TlsError::Identity {
             problem: identity_problem(&error, names, &subject),
         })?;
         let mut tls = Self::of(client);
         let more = tls.more();
-        more.trusted = Some(trusted);
+        more.trusted = Some(roots.origin);
         more.shown = Some(format!("{}{subject}", names.chain));
         Ok(tls)
     }
@@ -155,10 +181,16 @@ impl Tls {
         files: &TlsFiles,
         read: impl Fn(&str) -> io::Result<Vec<u8>>,
     ) -> Result<Self, TlsError> {
-        Self::from_contents(files, &Contents::read(files, read)?)
+        Self::builder().build_from_files(files, read)
     }
 
-    pub(crate) fn from_contents(files: &TlsFiles, contents: &Contents) -> Result<Self, TlsError> {
+    /// Creates the configuration from the contents of the files. Without a provider, it uses ring.
+    pub(crate) fn from_contents(
+        provider: Option<Arc<CryptoProvider>>,
+        files: &TlsFiles,
+        contents: &Contents,
+    ) -> Result<Self, TlsError> {
+        let crypto = crypto(provider);
         let roots = match (&contents.ca, &files.ca_file) {
             (Some(pem), Some(path)) => Roots::from_pem(pem, path)?,
             _ => Roots::webpki(),
@@ -166,9 +198,9 @@ impl Tls {
         let tls = match (&contents.identity, &files.cert_file, &files.key_file) {
             (Some((chain, key)), Some(chain_file), Some(key_file)) => {
                 let names = Names { chain: chain_file, key: key_file };
-                Self::named_identity(roots, (chain, key), names)?
+                Self::named_identity(&crypto, roots, (chain, key), names)?
             }
-            _ => Self::new(roots),
+            _ => Self::without_identity(builder(&crypto, &roots)?, roots),
         };
         match &files.server_name {
             Some(name) => tls.server_name(name),
@@ -239,6 +271,77 @@ impl Tls {
     pub(crate) fn standard() -> &'static Self {
         static STANDARD: OnceLock<Tls> = OnceLock::new();
         STANDARD.get_or_init(|| Self::new(Roots::webpki()))
+    }
+}
+
+/// A [`Tls`] in the making, from [`Tls::builder`].
+#[derive(Clone)]
+#[must_use]
+pub struct TlsBuilder {
+    provider: Option<Arc<CryptoProvider>>,
+    roots: Option<Roots>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl TlsBuilder {
+    /// The crypto provider for everything: the handshake, the verification of certificates and the client's
+    /// key. The default is ring. A FIPS module belongs here; `CryptoProvider::fips` reports whether all parts
+    /// of a provider are approved.
+    ///
+    /// As with ring, RSA keys whose identifier has no parameters are accepted, for certificates of `mix
+    /// phx.gen.cert`. The provider's own algorithms verify them.
+    pub fn provider(mut self, provider: Arc<CryptoProvider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// The trusted roots. The default is [`Roots::webpki`].
+    pub fn roots(mut self, roots: Roots) -> Self {
+        self.roots = Some(roots);
+        self
+    }
+
+    /// The client certificate: its chain, leaf first, and its key, both in PEM, as in
+    /// [`Tls::with_identity`].
+    pub fn identity(mut self, chain: &[u8], key: &[u8]) -> Self {
+        self.identity = Some((chain.to_vec(), key.to_vec()));
+        self
+    }
+
+    /// Creates the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Provider`] if the provider cannot be used, and the errors of [`Tls::with_identity`].
+    pub fn build(self) -> Result<Tls, TlsError> {
+        let crypto = crypto(self.provider);
+        let roots = self.roots.unwrap_or_else(Roots::webpki);
+        match self.identity {
+            Some((chain, key)) => {
+                Tls::named_identity(&crypto, roots, (&chain, &key), Names::UNNAMED)
+            }
+            None => Ok(Tls::without_identity(builder(&crypto, &roots)?, roots)),
+        }
+    }
+
+    /// Creates the configuration for the `tls` key of a connections document with this provider, like
+    /// [`Tls::from_files`]. Roots and a client certificate come only from the files.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::Provider`] if the provider cannot be used, and the errors of [`Tls::from_files`].
+    pub fn build_from_files(
+        self,
+        files: &TlsFiles,
+        read: impl Fn(&str) -> io::Result<Vec<u8>>,
+    ) -> Result<Tls, TlsError> {
+        Tls::from_contents(self.provider, files, &Contents::read(files, read)?)
+    }
+}
+
+impl fmt::Debug for TlsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsBuilder").field("roots", &self.roots).finish_non_exhaustive()
     }
 }
 
@@ -382,6 +485,12 @@ pub enum TlsError {
         /// The server name.
         name: String,
     },
+    /// The crypto provider has no cipher suites or key exchange for TLS 1.2 and 1.3.
+    #[error("cannot use the crypto provider: {problem}")]
+    Provider {
+        /// The error of rustls.
+        problem: String,
+    },
     /// The operating system has no valid certificate authorities.
     #[error("the operating system has no valid certificate authority: {problem}")]
     Native {
@@ -390,14 +499,23 @@ pub enum TlsError {
     },
 }
 
-fn builder(roots: Roots) -> ConfigBuilder<ClientConfig, WantsClientCert> {
-    let provider = provider();
-    let verifier = Verifier::new(roots.store, Arc::clone(&provider));
-    ClientConfig::builder_with_provider(provider)
+/// Why ring cannot be refused as a provider.
+const RING: &str = "ring knows the cipher suites of TLS 1.2 and 1.3";
+
+/// The caller's provider, or ring.
+fn crypto(provider: Option<Arc<CryptoProvider>>) -> Crypto {
+    provider.map_or_else(Crypto::ring, |provider| Crypto::of(&provider))
+}
+
+fn builder(
+    crypto: &Crypto,
+    roots: &Roots,
+) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
+    let verifier = Verifier::new(roots.store.clone(), crypto);
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&crypto.provider))
         .with_safe_default_protocol_versions()
-        .expect("ring knows the cipher suites of TLS 1.2 and 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .map_err(|error| TlsError::Provider { problem: error.to_string() })?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
 /// The names of a client certificate and its key in an error: their files, if they come from files.
@@ -405,6 +523,11 @@ fn builder(roots: Roots) -> ConfigBuilder<ClientConfig, WantsClientCert> {
 struct Names<'a> {
     chain: &'a str,
     key: &'a str,
+}
+
+impl Names<'_> {
+    /// For a certificate and a key that come from memory.
+    const UNNAMED: Self = Self { chain: "the certificate chain", key: "the key" };
 }
 
 /// The file name to show in a suggested command: `what` if it is a file name, or `placeholder`.

@@ -5,7 +5,7 @@
 //! certificates of `mix phx.gen.cert` have none. OpenSSL and curl accept them. The identifier only states
 //! that the key is an RSA key, so this does not weaken the check: the same algorithm verifies the same key.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -15,6 +15,8 @@ use rustls::pki_types::{
     SignatureVerificationAlgorithm, UnixTime, alg_id,
 };
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
+
+use crate::sync::Mutex;
 
 /// An algorithm with the identifier of RSA without parameters.
 #[derive(Debug)]
@@ -50,27 +52,47 @@ impl SignatureVerificationAlgorithm for WithoutParameters {
 
 type Algorithms = &'static [&'static dyn SignatureVerificationAlgorithm];
 
-/// ring's algorithms, plus a copy of each RSA algorithm for keys without parameters. The second value maps
-/// schemes only to those copies, because TLS 1.3 uses only the first algorithm of a scheme. The values are
-/// created once.
-fn algorithms() -> &'static (WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms) {
-    static MADE: OnceLock<(WebPkiSupportedAlgorithms, WebPkiSupportedAlgorithms)> = OnceLock::new();
-    MADE.get_or_init(|| {
-        let known = ring::default_provider().signature_verification_algorithms;
-        let all = concat(known.all, without_parameters(known.all));
-        let mut mapping = Vec::new();
-        let mut second = Vec::new();
-        for (scheme, algorithms) in known.mapping {
-            let without = without_parameters(algorithms);
-            mapping.push((*scheme, concat(algorithms, without)));
-            if !without.is_empty() {
-                second.push((*scheme, without));
-            }
+/// The algorithms of a provider, plus a copy of each RSA algorithm for keys without parameters.
+#[derive(Clone, Copy, Debug)]
+struct Extended {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Maps schemes only to the copies, because TLS 1.3 uses only the first algorithm of a scheme.
+    copies: WebPkiSupportedAlgorithms,
+}
+
+/// Extends the algorithms of a provider. rustls requires them to live forever, so they are created only once
+/// for each list of algorithms, which lives forever too.
+fn extend(known: WebPkiSupportedAlgorithms) -> Extended {
+    type Made = (WebPkiSupportedAlgorithms, Extended);
+    static MADE: Mutex<Vec<Made>> = Mutex::new(Vec::new());
+    let find = |made: &[Made]| {
+        let is_known = |of: &WebPkiSupportedAlgorithms| {
+            core::ptr::eq(of.all, known.all) && core::ptr::eq(of.mapping, known.mapping)
+        };
+        made.iter().find(|(of, _)| is_known(of)).map(|(_, extended)| *extended)
+    };
+    if let Some(extended) = find(&MADE.lock()) {
+        return extended;
+    }
+    // The algorithms may be code of the application, so they are not called under the lock.
+    let all = concat(known.all, without_parameters(known.all));
+    let mut mapping = Vec::new();
+    let mut second = Vec::new();
+    for (scheme, algorithms) in known.mapping {
+        let without = without_parameters(algorithms);
+        mapping.push((*scheme, concat(algorithms, without)));
+        if !without.is_empty() {
+            second.push((*scheme, without));
         }
-        (
-            WebPkiSupportedAlgorithms { all, mapping: mapping.leak() },
-            WebPkiSupportedAlgorithms { all, mapping: second.leak() },
-        )
+    }
+    let extended = Extended {
+        algorithms: WebPkiSupportedAlgorithms { all, mapping: mapping.leak() },
+        copies: WebPkiSupportedAlgorithms { all, mapping: second.leak() },
+    };
+    let mut made = MADE.lock();
+    find(&made).unwrap_or_else(|| {
+        made.push((known, extended));
+        extended
     })
 }
 
@@ -86,21 +108,40 @@ fn concat(one: Algorithms, two: Algorithms) -> Algorithms {
     [one, two].concat().leak()
 }
 
-/// The provider of ring with the algorithms of [`algorithms`].
-pub(super) fn provider() -> Arc<CryptoProvider> {
-    let signature_verification_algorithms = algorithms().0;
-    Arc::new(CryptoProvider { signature_verification_algorithms, ..ring::default_provider() })
+/// A crypto provider with the algorithms of [`Extended`].
+pub(super) struct Crypto {
+    pub(super) provider: Arc<CryptoProvider>,
+    copies: WebPkiSupportedAlgorithms,
+}
+
+impl Crypto {
+    pub(super) fn ring() -> Self {
+        Self::of(&ring::default_provider())
+    }
+
+    pub(super) fn of(provider: &CryptoProvider) -> Self {
+        let Extended { algorithms, copies } = extend(provider.signature_verification_algorithms);
+        let provider =
+            CryptoProvider { signature_verification_algorithms: algorithms, ..provider.clone() };
+        Self { provider: Arc::new(provider), copies }
+    }
 }
 
 /// The verifier; see the [module](self).
 #[derive(Debug)]
-pub(super) struct Verifier(Arc<WebPkiServerVerifier>);
+pub(super) struct Verifier {
+    webpki: Arc<WebPkiServerVerifier>,
+    /// See [`Extended::copies`].
+    copies: WebPkiSupportedAlgorithms,
+}
 
 impl Verifier {
     /// Creates a verifier for these roots, of which there must be at least one.
-    pub(super) fn new(roots: RootCertStore, provider: Arc<CryptoProvider>) -> Self {
-        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider);
-        Self(verifier.build().expect("there is a root, and there are no revocation lists"))
+    pub(super) fn new(roots: RootCertStore, crypto: &Crypto) -> Self {
+        let (roots, provider) = (Arc::new(roots), Arc::clone(&crypto.provider));
+        let webpki = WebPkiServerVerifier::builder_with_provider(roots, provider).build();
+        let webpki = webpki.expect("there is a root, and there are no revocation lists");
+        Self { webpki, copies: crypto.copies }
     }
 }
 
@@ -113,7 +154,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
 
     fn verify_tls12_signature(
@@ -122,7 +163,7 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.webpki.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -131,21 +172,21 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        match self.0.verify_tls13_signature(message, cert, dss) {
+        match self.webpki.verify_tls13_signature(message, cert, dss) {
             Err(Error::InvalidCertificate(
                 CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
                     ref public_key_algorithm_id,
                     ..
                 },
             )) if **public_key_algorithm_id == *RSA_WITHOUT_PARAMETERS => {
-                verify_tls13_signature(message, cert, dss, &algorithms().1)
+                verify_tls13_signature(message, cert, dss, &self.copies)
             }
             verified => verified,
         }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.webpki.supported_verify_schemes()
     }
 }
 
@@ -157,7 +198,8 @@ mod tests {
     #[test]
     fn algorithms_are_added_only_for_rsa() {
         let known = ring::default_provider().signature_verification_algorithms;
-        let (ours, second) = algorithms();
+        let Extended { algorithms: ours, copies: second } = extend(known);
+        assert!(core::ptr::eq(ours.all, extend(known).algorithms.all), "they are created once");
         assert!(
             ours.all[..known.all.len()].iter().zip(known.all).all(|(a, b)| core::ptr::eq(*a, *b))
         );

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 
-use crate::rt::phx::rustls::crypto::ring;
+use crate::rt::phx::rustls::crypto::{CryptoProvider, ring};
 use crate::rt::phx::rustls::pki_types::PrivateKeyDer;
 use crate::rt::phx::rustls::server::WebPkiClientVerifier;
 use crate::rt::phx::rustls::{RootCertStore, ServerConfig};
@@ -55,21 +55,32 @@ impl Authority {
         year: i32,
         known_clients: bool,
     ) -> Arc<ServerConfig> {
-        self.server_with(name, (2000, year), known_clients)
+        self.server_with(name, (2000, year), known_clients, ring::default_provider())
     }
 
     /// Like `server`, with a certificate that is valid between these years.
     pub(crate) fn server_between(&self, name: &str, from: i32, until: i32) -> Arc<ServerConfig> {
-        self.server_with(name, (from, until), false)
+        self.server_with(name, (from, until), false, ring::default_provider())
     }
 
-    fn server_with(&self, name: &str, years: (i32, i32), known_clients: bool) -> Arc<ServerConfig> {
+    /// Like `server`, with this crypto provider.
+    pub(crate) fn server_using(&self, name: &str, provider: CryptoProvider) -> Arc<ServerConfig> {
+        self.server_with(name, (2000, 2100), false, provider)
+    }
+
+    fn server_with(
+        &self,
+        name: &str,
+        years: (i32, i32),
+        known_clients: bool,
+        provider: CryptoProvider,
+    ) -> Arc<ServerConfig> {
         let mut params = CertificateParams::new([name.to_owned()]).unwrap();
         params.not_before = rcgen::date_time_ymd(years.0, 1, 1);
         params.not_after = rcgen::date_time_ymd(years.1, 1, 1);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        let provider = Arc::new(ring::default_provider());
+        let provider = Arc::new(provider);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider));
         let builder = builder.with_safe_default_protocol_versions().unwrap();
         let builder = if known_clients {

@@ -1,5 +1,6 @@
 //! `wss://`: trusted and refused certificates, and the errors for the latter.
 
+use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -13,8 +14,8 @@ use super::peer::serve_once;
 use super::stage::until;
 use crate::rt::phx::config::TlsError;
 use crate::rt::phx::event::Cause;
-use crate::rt::phx::rustls::crypto::ring;
-use crate::rt::phx::rustls::{ClientConfig, ServerConfig};
+use crate::rt::phx::rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom, ring};
+use crate::rt::phx::rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
 use crate::rt::phx::testing::{self, Listener};
 use crate::rt::phx::{ChannelEvent, Config, Connections, Roots, Tls};
 use crate::rt::{Runtime, block_on, connect_tcp, phx};
@@ -59,6 +60,68 @@ fn private_authority_is_trusted() {
         client.disconnect().await;
         until("it is gone", || listener.with(|server, _| server.peers().is_empty())).await;
     })
+}
+
+/// The caller's crypto provider performs the handshake: its random numbers are used, and its cipher suites
+/// are the only ones that are offered.
+#[test]
+fn own_provider_is_used() {
+    #[derive(Debug)]
+    struct Counted(AtomicUsize);
+    impl SecureRandom for Counted {
+        fn fill(&self, bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            ring::default_provider().secure_random.fill(bytes)
+        }
+    }
+    static RANDOM: Counted = Counted(AtomicUsize::new(0));
+    let provider_with = |suites: Vec<SupportedCipherSuite>| {
+        let provider = ring::default_provider();
+        CryptoProvider { cipher_suites: suites, secure_random: &RANDOM, ..provider }
+    };
+    let tls_with = |roots: &str, suite: SupportedCipherSuite| {
+        let roots = Roots::pem(roots.as_bytes()).unwrap();
+        Tls::builder().provider(Arc::new(provider_with(vec![suite]))).roots(roots).build().unwrap()
+    };
+    block_on(async {
+        let authority = Authority::new();
+        let listener = listen(authority.server("127.0.0.1")).await;
+        let chacha = ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256;
+        let config = Config::new(&listener.url()).unwrap();
+        let client = config.clone().tls(tls_with(&authority.pem, chacha));
+        let client = phx::connect(client).await.unwrap();
+        client.join("room:lobby", json!({})).await.unwrap();
+        assert!(RANDOM.0.load(Ordering::Relaxed) > 0);
+
+        let aes = vec![ring::cipher_suite::TLS13_AES_128_GCM_SHA256];
+        let other = listen(authority.server_using("127.0.0.1", provider_with(aes))).await;
+        let config = Config::new(&other.url()).unwrap().tls(tls_with(&authority.pem, chacha));
+        let message = failure(config).await;
+        assert!(message.contains("handshake"), "{message}");
+    });
+
+    let error = Tls::builder().provider(Arc::new(provider_with(Vec::new()))).build().unwrap_err();
+    assert!(matches!(error, TlsError::Provider { .. }), "{error}");
+}
+
+/// A document's connections use the caller's crypto provider, with and without the key `tls`.
+#[test]
+fn own_provider_applies_to_documents() {
+    let text = r#"{"connections": {
+        "a": {"uri": "wss://example.com/"},
+        "b": {"uri": "wss://example.com/", "tls": {"server_name": "example.org"}}}}"#;
+    let suites = vec![ring::cipher_suite::TLS13_CHACHA20_POLY1305_SHA256];
+    let provider = CryptoProvider { cipher_suites: suites, ..ring::default_provider() };
+    let read = |path: &str| std::fs::read(path);
+    let connections = Connections::from_json(text, |_| None).unwrap();
+    let loaded = connections.clone().load_tls_with(Arc::new(provider.clone()), read).unwrap();
+    for name in ["a", "b"] {
+        let client = loaded.get(name).unwrap().config().tls_in_use().client();
+        assert_eq!(client.crypto_provider().cipher_suites.len(), 1, "{name}");
+    }
+    let unusable = Arc::new(CryptoProvider { cipher_suites: Vec::new(), ..provider });
+    let error = connections.load_tls_with(unusable, read).unwrap_err();
+    assert_eq!(error.problems().len(), 2, "{error}");
 }
 
 #[test]

@@ -147,7 +147,8 @@ impl Connections {
     }
 
     /// Reads the files that `tls` keys name. `read` reads one file; a program passes `|path|
-    /// std::fs::read(path)`.
+    /// std::fs::read(path)`. The cryptography is that of ring; see
+    /// [`load_tls_with`](Self::load_tls_with).
     ///
     /// ```
     /// use std::io;
@@ -168,19 +169,51 @@ impl Connections {
     /// [`ConnectionsError`] with every file that cannot be used.
     #[cfg(feature = "tls")]
     pub fn load_tls(
+        self,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, ConnectionsError> {
+        self.load(None, read)
+    }
+
+    /// Like [`load_tls`](Self::load_tls), with another crypto provider than ring, for every connection of
+    /// the document: also for those without a `tls` key, which trust Mozilla's roots.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionsError`] with every file that cannot be used, and if the provider cannot be used.
+    #[cfg(feature = "tls")]
+    pub fn load_tls_with(
+        self,
+        provider: Arc<rustls::crypto::CryptoProvider>,
+        read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
+    ) -> Result<Self, ConnectionsError> {
+        self.load(Some(provider), read)
+    }
+
+    #[cfg(feature = "tls")]
+    fn load(
         mut self,
+        provider: Option<Arc<rustls::crypto::CryptoProvider>>,
         read: impl Fn(&str) -> std::io::Result<Vec<u8>>,
     ) -> Result<Self, ConnectionsError> {
         let mut problems = Vec::new();
         for (name, spec) in &mut self.specs {
-            let Some(files) = spec.tls.take() else { continue };
-            let contents = Contents::read(&files, &read);
-            let made = contents
-                .and_then(|contents| Ok((Tls::from_contents(&files, &contents)?, contents)));
+            let made = match (spec.tls.take(), &provider) {
+                (Some(files), provider) => Contents::read(&files, &read).and_then(|contents| {
+                    let tls = Tls::from_contents(provider.clone(), &files, &contents)?;
+                    Ok((tls, Some(contents)))
+                }),
+                (None, Some(provider)) => {
+                    Tls::builder().provider(Arc::clone(provider)).build().map(|tls| (tls, None))
+                }
+                (None, None) => continue,
+            };
             match made {
                 Ok((tls, contents)) => {
                     spec.config = spec.config.clone().tls(tls);
-                    spec.source = Arc::new(spec.source.with_files(contents));
+                    if let Some(contents) = contents {
+                        spec.source = Arc::new(spec.source.with_files(contents));
+                    }
                 }
                 Err(error) => {
                     let kind = ProblemKind::Invalid { message: error.to_string() };
