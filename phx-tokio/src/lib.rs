@@ -47,7 +47,7 @@
 //! | know who is on a topic | [`PresenceStream`], from [`Channel::presence`] |
 //! | observe losses, retries and refusals | [`Signals`], from [`Client::signals`] |
 //! | build or read a payload | [`Payload`] |
-//! | trust a private authority, or present a certificate | [`Tls`] and [`Config::tls`] |
+//! | trust a private authority, present a certificate, or use another crypto provider | [`Tls`] and [`Config::tls`] |
 //! | dial over your own stream, or resolve names yourself | [`TokioRuntime`] |
 //! | run connections from a file | [`Connections`] and [`Router`] |
 //! | test a program without a network | [`testing::Script`] |
@@ -68,7 +68,7 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `tls` (default) | `wss://`, over rustls with ring, with Mozilla's roots unless [`Config::tls`] sets others |
+//! | `tls` (default) | `wss://`, over rustls, with ring and Mozilla's roots unless [`Config::tls`] sets others |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
 //! | `service` (default) | module [`service`]: connections from a document, the [supervisor], the router and the bus, metrics |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
@@ -77,6 +77,8 @@
 //! | `recording` | module [`recording`]: files with the inputs and actions of a client, which can be replayed |
 //! | `testing` | module [`testing`]: a Phoenix-like server, on a TCP port or in memory |
 //! | `cli` | the command `phx` |
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod net;
 mod runtime;
