@@ -23,6 +23,7 @@
 //! | [`run_loop`] | the loop of a driver, step by step |
 //! | [`time_and_randomness`] | why `now` is an argument and a seed is required |
 //! | [`other_runtimes`] | how to run the driver on another async runtime |
+//! | [`threats`] | the threat model: what phx protects, against whom, and what it leaves to the program |
 //! | [`protocol`] | what a Phoenix Channels client must do, clause by clause, with recordings as evidence |
 //! | [`from_phoenix_js`] | the names of phoenix.js and their counterparts |
 //! | [`from_slipstream`] | the names of Slipstream and their counterparts |
@@ -84,6 +85,8 @@ pub mod shut_down {}
 #[cfg(feature = "driver")]
 #[doc = include_str!("many_connections.md")]
 pub mod many_connections {}
+#[doc = include_str!("threats.md")]
+pub mod threats {}
 #[doc = include_str!("bounds.md")]
 pub mod bounds {}
 #[cfg(feature = "driver")]
