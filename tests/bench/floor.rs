@@ -6,12 +6,15 @@
 
 use core::future::poll_fn;
 use core::pin::Pin;
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::task::{Context, Poll, ready};
 use core::time::Duration;
 use std::collections::HashMap;
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::future::{Either, select};
 use futures_util::{SinkExt, StreamExt};
 
 use super::Failure;
@@ -126,21 +129,26 @@ impl Floor {
     }
 
     fn push(&mut self, body: Body, number: u64, timed: bool) -> Result<(), Failure> {
-        use std::io::Write as _;
         const TOPIC: &str = "room:0";
         let msg_ref = self.mint();
         let join_ref = self.channels[TOPIC].join_ref;
         let mut frame = Vec::with_capacity(128);
         let message = if body == Body::Binary {
-            let (join_ref, msg_ref) = (join_ref.to_string(), msg_ref.to_string());
-            frame.extend_from_slice(&[0, join_ref.len() as u8, msg_ref.len() as u8, 6, 4]);
-            for part in [&join_ref, &msg_ref, TOPIC, "echo"] {
-                frame.extend_from_slice(part.as_bytes());
-            }
+            frame.extend_from_slice(&[0, digits(join_ref), digits(msg_ref), 6, 4]);
+            put_number(&mut frame, join_ref);
+            put_number(&mut frame, msg_ref);
+            frame.extend_from_slice(TOPIC.as_bytes());
+            frame.extend_from_slice(b"echo");
             frame.extend_from_slice(&body.payload(number));
             Message::binary(frame)
         } else {
-            write!(frame, r#"["{join_ref}","{msg_ref}","{TOPIC}","echo","#)?;
+            frame.extend_from_slice(b"[\"");
+            put_number(&mut frame, join_ref);
+            frame.extend_from_slice(b"\",\"");
+            put_number(&mut frame, msg_ref);
+            frame.extend_from_slice(b"\",\"");
+            frame.extend_from_slice(TOPIC.as_bytes());
+            frame.extend_from_slice(b"\",\"echo\",");
             serde_json::to_writer(&mut frame, &Echo { n: number, body: FILLER })?;
             frame.push(b']');
             Message::text(String::from_utf8(frame)?)
@@ -203,10 +211,41 @@ impl Floor {
             resident()
         };
         futures_util::pin_mut!(reading, waiting);
-        match futures_util::future::select(waiting, reading).await {
-            futures_util::future::Either::Left((resident, _)) => resident,
-            futures_util::future::Either::Right(_) => 0,
+        match select(waiting, reading).await {
+            Either::Left((resident, _)) => resident,
+            Either::Right(_) => 0,
         }
+    }
+}
+
+impl Floor {
+    /// Sends heartbeats at this interval, the first one after `first`, and counts their replies.
+    /// Returns after `time`.
+    pub(crate) async fn beat(
+        mut self,
+        first: Duration,
+        interval: Duration,
+        time: Duration,
+        beats: Arc<AtomicU64>,
+    ) -> Result<(), Failure> {
+        let start = Instant::now();
+        let mut next = first;
+        while next < time {
+            let due = rt::sleep(next.saturating_sub(start.elapsed()));
+            futures_util::pin_mut!(due);
+            // The reply to the last heartbeat arrives in the meantime.
+            while let Either::Right((message, _)) = select(due.as_mut(), self.socket.next()).await {
+                let message = message.ok_or("the connection ended")??;
+                std::hint::black_box(scan(&message)?.msg_ref);
+                beats.fetch_add(1, Ordering::Relaxed);
+            }
+            let mut frame = b"[null,\"".to_vec();
+            put_number(&mut frame, self.mint());
+            frame.extend_from_slice(b"\",\"phoenix\",\"heartbeat\",{}]");
+            self.socket.send(Message::text(String::from_utf8(frame)?)).await?;
+            next += interval;
+        }
+        Ok(())
     }
 }
 
@@ -219,14 +258,38 @@ fn scan(message: &Message) -> Result<Scanned<'_>, Failure> {
 }
 
 fn scan_text(text: &str) -> Option<Scanned<'_>> {
-    let rest = text.strip_prefix('[')?;
-    let (_, rest) = rest.split_once(',')?;
-    let (msg_ref, rest) = rest.split_once(',')?;
-    let (topic, rest) = rest.strip_prefix('"')?.split_once('"')?;
-    let (event, rest) = rest.strip_prefix(",\"")?.split_once('"')?;
-    let payload = rest.strip_prefix(',')?.strip_suffix(']')?.as_bytes();
-    let msg_ref = msg_ref.strip_prefix('"').and_then(|quoted| quoted.strip_suffix('"'));
-    Some(Scanned { msg_ref: msg_ref.and_then(|number| number.parse().ok()), topic, event, payload })
+    let mut rest = text.strip_prefix('[')?.strip_suffix(']')?;
+    let (_, msg_ref) = (token(&mut rest)?, token(&mut rest)?);
+    let (topic, event) = (token(&mut rest)??, token(&mut rest)??);
+    let msg_ref = msg_ref.and_then(|number| number.parse().ok());
+    Some(Scanned { msg_ref, topic, event, payload: rest.as_bytes() })
+}
+
+/// Takes `null` or a string without escapes, and the comma after it. A loop over the bytes is faster
+/// here than `str::find`, because the strings are short.
+#[inline(always)]
+fn token<'a>(rest: &mut &'a str) -> Option<Option<&'a str>> {
+    let bytes = rest.as_bytes();
+    if bytes.starts_with(b"null,") {
+        *rest = &rest[5..];
+        return Some(None);
+    }
+    if bytes.first() != Some(&b'"') {
+        return None;
+    }
+    let mut end = 1;
+    while *bytes.get(end)? != b'"' {
+        if bytes[end] == b'\\' {
+            return None;
+        }
+        end += 1;
+    }
+    let found = &rest[1..end];
+    if bytes.get(end + 1) != Some(&b',') {
+        return None;
+    }
+    *rest = &rest[end + 2..];
+    Some(Some(found))
 }
 
 fn scan_binary(bytes: &[u8]) -> Option<Scanned<'_>> {
@@ -251,6 +314,24 @@ fn scan_binary(bytes: &[u8]) -> Option<Scanned<'_>> {
         event: core::str::from_utf8(event).ok()?,
         payload,
     })
+}
+
+/// The number of decimal digits.
+const fn digits(number: u64) -> u8 {
+    match number.checked_ilog10() {
+        Some(log) => log as u8 + 1,
+        None => 1,
+    }
+}
+
+/// Appends a number in decimal. `write!` takes several times as long.
+fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    let start = out.len();
+    out.resize(start + usize::from(digits(number)), 0);
+    for digit in out[start..].iter_mut().rev() {
+        *digit = b'0' + (number % 10) as u8;
+        number /= 10;
+    }
 }
 
 /// The number at the start of a binary payload.

@@ -1,8 +1,12 @@
 //! The cost of an idle connection: its memory, and the times of its heartbeats.
 
+use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Instant;
+
+use futures_util::join;
 
 use super::Failure;
 use super::floor::Floor;
@@ -19,7 +23,7 @@ const AT_A_TIME: u64 = 50;
 /// process may keep freed memory.
 pub(crate) fn table() -> Result<(), Failure> {
     println!("\n{:36} {:>9} {:>9}", "resident memory, KiB", "measured", "target");
-    let target = rt::IDLE_TARGET;
+    let target = if ours::is_native() { 6.0 } else { rt::IDLE_TARGET };
     for (name, arguments, target) in [
         ("floor, 4 KiB buffers, 1,000", ["floor", "many", "1000", "1"], None),
         ("connection, many, 1,000", ["ours", "many", "1000", "1"], Some(target)),
@@ -86,13 +90,23 @@ pub(crate) fn alone(
 }
 
 async fn open(port: u16, many: bool, count: u64, topics: u64) -> Result<Vec<Ours>, Failure> {
+    open_every(port, many, [count, topics], INTERVAL).await
+}
+
+/// Opens connections with this interval of heartbeats.
+async fn open_every(
+    port: u16,
+    many: bool,
+    [count, topics]: [u64; 2],
+    interval: Duration,
+) -> Result<Vec<Ours>, Failure> {
     let mut open = Vec::new();
     while (open.len() as u64) < count {
         let now = AT_A_TIME.min(count - open.len() as u64);
         let dials = (0..now).map(|_| async move {
             let config = ours::config(port)?;
             let config = if many { config.for_many_connections() } else { config };
-            Ours::open(config.heartbeat_interval(INTERVAL), topics).await
+            Ours::open(config.heartbeat_interval(interval), topics).await
         });
         for ours in rt::all(dials).await {
             open.push(ours?);
@@ -127,4 +141,70 @@ pub(crate) fn heartbeats(connections: u64) -> Result<(), Failure> {
         println!("connections that are still joined: {alive}");
         Ok(())
     })
+}
+
+/// The connections, and their interval, for the cost of one heartbeat.
+const BEATING: u64 = 1_000;
+const SHORT_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Prints the CPU time of a connect with a join, and of a heartbeat beside the floor's. The targets are
+/// microseconds for the first, and a multiple of the floor's cost for the second.
+pub(crate) fn costs() -> Result<(), Failure> {
+    let [connect_target, beat_target] = if ours::is_native() { [110.0, 1.5] } else { [130.0, 2.0] };
+    println!("\n{:36} {:>9} {:>9} {:>7} {:>7}", "CPU time, us", "floor", "ours", "ratio", "target");
+    let server = Server::start()?;
+    let port = server.port;
+    let (connect, floor, ours) = rt::block_on(async move {
+        let before = cpu();
+        let held = open(port, true, BEATING, 1).await?;
+        let connect = (cpu() - before).as_secs_f64() * 1e6 / BEATING as f64;
+        drop(held);
+        Ok::<_, Failure>((connect, floor_beat(port).await?, our_beat(port).await?))
+    })?;
+    println!(
+        "{:36} {:>9} {connect:>9.1} {:>7} {connect_target:>7.0}",
+        "connect and join, many", "", ""
+    );
+    let ratio = ours / floor;
+    println!(
+        "{:36} {floor:>9.1} {ours:>9.1} {ratio:>7.2} {beat_target:>7.1}",
+        "one heartbeat, 1,000 connections"
+    );
+    Ok(())
+}
+
+/// The CPU time of one heartbeat of this client, in microseconds.
+async fn our_beat(port: u16) -> Result<f64, Failure> {
+    let held = open_every(port, true, [BEATING, 1], SHORT_INTERVAL).await?;
+    let count = || held.iter().map(|ours| ours.client().stats().frames_in).sum::<u64>();
+    rt::sleep(SHORT_INTERVAL).await;
+    let (before, spent) = (count(), cpu());
+    rt::sleep(SHORT_INTERVAL * 3).await;
+    let spent = cpu() - spent;
+    Ok(spent.as_secs_f64() * 1e6 / (count() - before) as f64)
+}
+
+/// The CPU time of one heartbeat of the floor, in microseconds.
+async fn floor_beat(port: u16) -> Result<f64, Failure> {
+    let beats = Arc::new(AtomicU64::new(0));
+    let mut open = Vec::new();
+    for _ in 0..BEATING {
+        open.push(Floor::open(port, 1, 4 << 10).await?);
+    }
+    let beating = open.into_iter().enumerate().map(|(at, floor)| {
+        let first = SHORT_INTERVAL * at as u32 / BEATING as u32;
+        floor.beat(first, SHORT_INTERVAL, SHORT_INTERVAL * 5, Arc::clone(&beats))
+    });
+    let measured = {
+        let beats = Arc::clone(&beats);
+        async move {
+            rt::sleep(SHORT_INTERVAL).await;
+            let (before, spent) = (beats.load(Ordering::Relaxed), cpu());
+            rt::sleep(SHORT_INTERVAL * 3).await;
+            let spent = cpu() - spent;
+            spent.as_secs_f64() * 1e6 / (beats.load(Ordering::Relaxed) - before) as f64
+        }
+    };
+    let (_, measured) = join!(rt::all(beating), measured);
+    Ok(measured)
 }

@@ -20,6 +20,7 @@ const USAGE: &str = "\
 usage: bench                                    everything
        bench ratios [PREFIX [ROUNDS]]           CPU time, compared with the floor
        bench idle                               memory of idle connections
+       bench costs                              CPU time of connects and heartbeats
        bench heartbeats CONNECTIONS             whether they are spread
        bench storm                              a consumer that does not keep up
        bench once WORKLOAD ours|floor MESSAGES  one workload, for a profiler";
@@ -36,11 +37,13 @@ pub(crate) fn run() -> Result<(), Failure> {
         [] => {
             workloads::table("", ROUNDS)?;
             idle::table()?;
+            idle::costs()?;
             idle::heartbeats(10_000)?;
             storm::run()
         }
         ["ratios"] => workloads::table("", ROUNDS),
         ["idle"] => idle::table(),
+        ["costs"] => idle::costs(),
         ["idle", side, preset, connections, channels] => {
             idle::alone(side, preset, connections.parse()?, channels.parse()?)
         }

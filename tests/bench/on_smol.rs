@@ -16,7 +16,7 @@ pub(crate) async fn web_socket(stream: TcpStream, config: WebSocketConfig) -> We
     WebSocketStream::from_raw_socket(stream, Role::Client, Some(config)).await
 }
 
-/// The target for the memory of an idle connection, in KiB.
+/// The target for the memory of an idle connection over tungstenite, in KiB.
 pub(crate) const IDLE_TARGET: f64 = 14.0;
 
 /// Runs a future on the thread of the executor, and waits for it.

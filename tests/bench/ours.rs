@@ -36,6 +36,11 @@ pub(crate) fn config(port: u16) -> Result<Config, Failure> {
     }
 }
 
+/// Whether the clients use phx's own WebSocket.
+pub(crate) fn is_native() -> bool {
+    std::env::var("TRANSPORT").is_ok_and(|name| name == "websocket")
+}
+
 impl Ours {
     /// Opens a connection with this many channels.
     pub(crate) async fn open(config: Config, topics: u64) -> Result<Self, Failure> {

@@ -13,6 +13,10 @@ use crate::rt::tungstenite;
 use super::Failure;
 use super::frames::{Body, Flood, broadcast, length_byte, put_frame, topic};
 
+/// The environment variable with the number of the core that the server runs on. The script `run` sets
+/// it, and runs the client on another core.
+const SERVER_CORE: &str = "SERVER_CORE";
+
 /// The stack size of a thread; small, because there are ten thousand of them.
 const STACK: usize = 128 << 10;
 
@@ -23,13 +27,28 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts this program again as the server.
+    /// Starts this program again as the server, on the processor core [`SERVER_CORE`] if that is set.
     pub(crate) fn start() -> Result<Self, Failure> {
-        let mut child = Command::new(std::env::current_exe()?)
-            .arg("serve")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()?;
+        Self::start_on(std::env::var(SERVER_CORE).ok())
+    }
+
+    /// Starts the server on the core of the client.
+    pub(crate) fn start_beside() -> Result<Self, Failure> {
+        Self::start_on(None)
+    }
+
+    fn start_on(core: Option<String>) -> Result<Self, Failure> {
+        let program = std::env::current_exe()?;
+        let mut command = match core {
+            Some(core) => {
+                let mut pinned = Command::new("taskset");
+                pinned.args(["-c", &core]).arg(program);
+                pinned
+            }
+            None => Command::new(program),
+        };
+        let mut child =
+            command.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let mut port = String::new();
         let mut stdout = io::BufReader::new(child.stdout.take().expect("it is piped"));
         io::BufRead::read_line(&mut stdout, &mut port)?;
