@@ -33,8 +33,16 @@ impl Socket {
     ///
     /// If a function makes the parameters of a join, this method calls it;
     /// [`poll_step`](Self::poll_step) leaves that call to the caller.
+    #[inline]
     pub fn poll_action(&mut self, now: Time) -> Option<Action> {
         let now = self.advance(now);
+        match self.actions.pop_front() {
+            Some(action) => Some(action),
+            None => self.poll_frame(now),
+        }
+    }
+
+    fn poll_frame(&mut self, now: Time) -> Option<Action> {
         loop {
             if let Some(action) = self.actions.pop_front() {
                 return Some(action);

@@ -88,16 +88,16 @@ fn named(
     name_at: usize,
     data_at: usize,
 ) -> Result<(ByteStr, ByteStr, Payload), DecodeError> {
-    let (topic, name) = (frame.slice(topic_at..name_at), frame.slice(name_at..data_at));
     // Protocol: BIN-5.
     let data = Payload::binary_shared(frame.slice(data_at..));
-    if is_ascii(&frame[topic_at..data_at]) {
-        return Ok((ByteStr::ascii(topic), ByteStr::ascii(name), data));
+    if !is_ascii(&frame[topic_at..data_at]) {
+        for (field, at, end) in [("topic", topic_at, name_at), (field, name_at, data_at)] {
+            core::str::from_utf8(&frame[at..end])
+                .map_err(|_| DecodeError::new(DecodeProblem::NotUtf8 { field }, at, frame))?;
+        }
     }
-    let not_utf8 = |field, at| DecodeError::new(DecodeProblem::NotUtf8 { field }, at, frame);
-    let topic = ByteStr::new(topic).map_err(|_| not_utf8("topic", topic_at))?;
-    let name = ByteStr::new(name).map_err(|_| not_utf8(field, name_at))?;
-    Ok((topic, name, data))
+    let topic = ByteStr::part(frame, topic_at..name_at);
+    Ok((topic, ByteStr::part(frame, name_at..data_at), data))
 }
 
 /// Returns the error for the field inside which the frame ended. `ends` has the end of each field.

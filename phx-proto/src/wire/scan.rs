@@ -116,7 +116,7 @@ impl Scanner<'_> {
     #[inline(always)]
     pub(super) fn byte_str(&self, text: Text) -> ByteStr {
         match text {
-            Text::Plain(range) => ByteStr::ascii(self.frame.slice(range)),
+            Text::Plain(range) => ByteStr::ascii(self.frame, range),
             Text::Unescaped(text) => text,
         }
     }
@@ -143,7 +143,7 @@ impl Scanner<'_> {
         let (text, inside) = (&self.bytes[self.at..end], self.at + 1..end - 1);
         // serde_json checks UTF-8, surrogate pairs and control characters.
         let found = if memchr(b'\\', text).is_none() {
-            serde_json::from_slice(text).map(|_: &str| ByteStr::copied(self.frame.slice(inside)))
+            serde_json::from_slice(text).map(|_: &str| ByteStr::part(self.frame, inside))
         } else {
             serde_json::from_slice(text).map(|text: String| ByteStr::from(text))
         };

@@ -64,6 +64,9 @@ pub(crate) const fn nodes_weight(members: usize) -> usize {
 /// Copies a message into one allocation of its own, so that it no longer keeps its read buffer alive.
 pub(crate) fn compact(name: &ByteStr, payload: &Payload) -> (ByteStr, Payload) {
     let (name_len, bytes) = (name.as_bytes().len(), payload.as_bytes());
+    if name.is_inline() {
+        return (name.clone(), payload.with_bytes(Bytes::copy_from_slice(bytes)));
+    }
     let mut copy = Vec::with_capacity(name_len + bytes.len());
     copy.extend_from_slice(name.as_bytes());
     copy.extend_from_slice(bytes);
@@ -180,7 +183,7 @@ impl Account {
     }
 
     /// The memory that the entries keep alive, in bytes.
-    #[cfg(test)]
+    #[inline]
     pub(crate) const fn kept(&self) -> usize {
         self.kept
     }
