@@ -135,11 +135,21 @@ pub(super) struct Mailbox {
     read: bool,
 }
 
+/// A queued message, with the gap before it.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     before: Option<Box<Gap>>,
     message: Message,
     load: Load,
+}
+
+impl Entry {
+    /// The message. A prefetched entry has no gap.
+    #[inline]
+    pub(super) fn into_message(self) -> Message {
+        debug_assert!(self.before.is_none(), "entries with a gap are not prefetched");
+        self.message
+    }
 }
 
 /// What happened between two messages.
@@ -291,9 +301,21 @@ impl Mailbox {
         if self.read { core::mem::replace(&mut self.dropped, 0) } else { 0 }
     }
 
+    /// Whether there are discarded messages.
+    #[inline]
+    pub(super) fn has_discarded(&self) -> bool {
+        !self.discarded.is_empty()
+    }
+
     /// Takes the discarded messages, which the caller drops after the lock is released.
     pub(super) fn take_discarded(&mut self) -> Vec<Message> {
         core::mem::take(&mut self.discarded)
+    }
+
+    /// Whether no message is queued.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
     }
 
     /// The end of the stream, if the mailbox has ended.
@@ -336,13 +358,25 @@ impl Mailbox {
     /// to a fraction of each bound. Prefetched messages cannot be dropped, so a reader with
     /// [`MailboxPolicy::Rejoin`], which starts over after a loss, prefetches none.
     #[inline]
-    pub(super) fn prefetch(&mut self, batch: &mut VecDeque<Message>) {
+    pub(super) fn prefetch(&mut self, batch: &mut VecDeque<Entry>) {
         self.prefetched = (0, 0);
+        if self.entries.len() < 2 {
+            return;
+        }
         let max = match self.limits.policy {
             MailboxPolicy::Rejoin => 0,
             _ => self.limits.messages / PREFETCH_DIVISOR,
         };
-        let (mut bytes, bytes_max) = (0_usize, self.limits.bytes / PREFETCH_DIVISOR);
+        let bytes_max = self.limits.bytes / PREFETCH_DIVISOR;
+        let has_no_gap = self.gap_bytes == 0;
+        if has_no_gap && self.entries.len() <= max && self.account.kept() <= bytes_max {
+            // The usual case: the reader takes the whole queue, and the mailbox the empty one.
+            self.prefetched = (self.entries.len(), self.account.kept());
+            self.account = Account::new(self.limits.bytes);
+            core::mem::swap(&mut self.entries, batch);
+            return;
+        }
+        let mut bytes = 0_usize;
         let eligible = |entry: &&Entry| {
             bytes = bytes.saturating_add(entry.load.kept);
             entry.before.is_none() && bytes <= bytes_max
@@ -356,7 +390,7 @@ impl Mailbox {
         for entry in (0..count).map_while(|_| self.entries.pop_front()) {
             bytes += entry.load.kept;
             self.account.remove(0, entry.load);
-            batch.push_back(entry.message);
+            batch.push_back(entry);
         }
         self.prefetched = (count, bytes);
     }
@@ -451,6 +485,10 @@ mod tests {
         Message::new("room:a", "msg", serde_json::json!(number))
     }
 
+    fn messages(batch: &VecDeque<Entry>) -> Vec<Message> {
+        batch.iter().map(|entry| entry.message.clone()).collect()
+    }
+
     fn drain(mailbox: &mut Mailbox) -> Vec<String> {
         let mut seen = Vec::new();
         while let Some(event) = mailbox.next() {
@@ -531,7 +569,7 @@ mod tests {
         }
         let mut batch = VecDeque::new();
         mailbox.prefetch(&mut batch);
-        assert_eq!(batch, [message(0), message(1)]);
+        assert_eq!(messages(&batch), [message(0), message(1)]);
         for number in 5..30 {
             mailbox.message(message(number), Load::own(1));
         }
@@ -551,7 +589,7 @@ mod tests {
             }
         }
         mailbox.prefetch(&mut batch);
-        assert_eq!(batch, [message(0), message(1)]);
+        assert_eq!(messages(&batch), [message(0), message(1)]);
         assert_eq!(drain(&mut mailbox), ["interrupted x1", "2", "3"]);
 
         let limits = Limits { messages: 64, bytes: 1_000, policy: MailboxPolicy::Rejoin };

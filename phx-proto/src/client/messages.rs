@@ -2,14 +2,13 @@
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
 use super::channel::ChannelInner;
-use super::subscribers::Subscriber;
+use super::subscribers::{Ahead, Subscriber};
 use crate::event::cause::{ChannelEnd, Interruption};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
@@ -144,19 +143,18 @@ pub enum StreamEnd {
 pub struct Messages {
     channel: Arc<ChannelInner>,
     mailbox: Arc<Subscriber>,
-    /// Messages that were taken out of the mailbox in advance.
-    prefetched: VecDeque<Message>,
+    ahead: Ahead,
     starts_now: bool,
     done: bool,
 }
 
 impl Messages {
-    pub(super) const fn new(
+    pub(super) fn new(
         channel: Arc<ChannelInner>,
         mailbox: Arc<Subscriber>,
         starts_now: bool,
     ) -> Self {
-        Self { channel, mailbox, prefetched: VecDeque::new(), starts_now, done: false }
+        Self { channel, mailbox, ahead: Ahead::default(), starts_now, done: false }
     }
 
     /// The topic of the channel.
@@ -208,10 +206,10 @@ impl Messages {
         if self.done {
             return Poll::Ready(None);
         }
-        if let Some(message) = self.prefetched.pop_front() {
-            return Poll::Ready(Some(ChannelEvent::Message(message)));
+        if let Some(entry) = self.ahead.prefetched.pop_front() {
+            return Poll::Ready(Some(ChannelEvent::Message(entry.into_message())));
         }
-        let event = ready!(self.mailbox.poll_events(&mut self.prefetched, cx));
+        let event = ready!(self.mailbox.poll_events(&mut self.ahead, cx));
         self.done = matches!(event, ChannelEvent::Closed(_));
         Poll::Ready(Some(event))
     }

@@ -208,6 +208,7 @@ impl Shared {
 
     /// Takes the lock. Codecs are the only application code that runs under it, and the core
     /// changes nothing until a codec has returned, so a panic leaves the state consistent.
+    #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
     }
@@ -463,6 +464,7 @@ impl State {
     }
 
     /// Dispatches a signal, and queues other actions for the driver.
+    #[inline]
     fn handle_action(&mut self, action: Action) {
         match action {
             Action::Signal(signal) => self.dispatch(signal),

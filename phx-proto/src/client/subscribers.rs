@@ -5,13 +5,13 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::mailbox::{Limits, Mailbox, MailboxOptions};
+use super::mailbox::{Entry, Limits, Mailbox, MailboxOptions};
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
 use super::state::{Discarded, State, apply};
-use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked};
+use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked, poll_parking};
 use crate::event::cause::ChannelEnd;
 use crate::event::signal::Signal;
 use crate::id::InterestId;
@@ -43,11 +43,11 @@ impl Filter {
     /// Whether a message of `event` passes. `is_presence` is true for the events of
     /// Phoenix.Presence.
     #[inline]
-    fn accepts(&self, event: &str, is_presence: bool) -> bool {
+    fn accepts(&self, message: &Message, is_presence: bool) -> bool {
         match self {
             Self::All => true,
             Self::Presence => is_presence,
-            Self::Events(events) => events.iter().any(|of| of == event),
+            Self::Events(events) => events.iter().any(|of| message.event == **of),
         }
     }
 }
@@ -61,6 +61,7 @@ pub(super) struct Slot {
 impl Subscriber {
     /// Takes the lock. No application code runs under it, so a panic cannot
     /// leave the mailbox inconsistent.
+    #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
     }
@@ -70,22 +71,23 @@ impl Subscriber {
         self.lock().mailbox.next()
     }
 
-    /// Polls for the next event. Messages that follow it are moved to `prefetched`, which must be
-    /// empty.
+    /// Polls for the next event. Messages that follow it are moved to [`Ahead::prefetched`], which
+    /// must be empty.
     #[inline]
-    pub(super) fn poll_events(
-        &self,
-        prefetched: &mut VecDeque<Message>,
-        cx: &Context<'_>,
-    ) -> Poll<ChannelEvent> {
-        let polled = poll_parked(cx, |task| {
+    pub(super) fn poll_events(&self, ahead: &mut Ahead, cx: &Context<'_>) -> Poll<ChannelEvent> {
+        let Ahead { prefetched, empty } = ahead;
+        let expects_none = *empty;
+        let look = |task: &mut Task<'_>| {
             let mut slot = self.lock();
             slot.mailbox.prefetch(prefetched);
-            if let Some(message) = prefetched.pop_front() {
-                return Poll::Ready(ChannelEvent::Message(message));
-            }
-            slot.poll(task)
-        });
+            let polled = match prefetched.pop_front() {
+                Some(entry) => Poll::Ready(ChannelEvent::Message(entry.into_message())),
+                None => slot.poll(task),
+            };
+            *empty = polled.is_ready() && slot.mailbox.is_empty();
+            polled
+        };
+        let polled = if expects_none { poll_parking(cx, look) } else { poll_parked(cx, look) };
         if polled.is_pending() {
             // An idle consumer keeps no capacity.
             *prefetched = VecDeque::new();
@@ -98,6 +100,15 @@ impl Subscriber {
     pub(super) fn poll_event(&self, cx: &Context<'_>) -> Poll<ChannelEvent> {
         poll_parked(cx, |task| self.lock().poll(task))
     }
+}
+
+/// The state of a stream that reads a mailbox.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Messages that were taken out of the mailbox in advance.
+    pub(super) prefetched: VecDeque<Entry>,
+    /// Whether the last poll took the last message. Then the next poll probably finds none.
+    empty: bool,
 }
 
 impl Slot {
@@ -156,7 +167,7 @@ impl State {
             policy: options.policy,
         });
         if let Some(first) = first {
-            let wanted = |message: &Message| filter.accepts(message.event(), false);
+            let wanted = |message: &Message| filter.accepts(message, false);
             first.lock().mailbox.copy_to(&mut mailbox, wanted);
             self.discard_messages(mailbox.take_discarded());
         }
@@ -234,9 +245,8 @@ impl State {
             let mut slot = subscriber.lock();
             kept &= slot.mailbox.message(message, load);
             *drops += slot.mailbox.take_dropped();
-            let dropped = slot.mailbox.take_discarded();
-            if !dropped.is_empty() {
-                discarded.push(Discarded::Messages(dropped));
+            if slot.mailbox.has_discarded() {
+                discarded.push(Discarded::Messages(slot.mailbox.take_discarded()));
             }
             wakes.extend(slot.parked.take());
         };
@@ -245,10 +255,10 @@ impl State {
             self.bound_logs(logged.as_ref());
             return;
         };
-        for other in others.iter().filter(|other| other.filter.accepts(message.event(), presence)) {
+        for other in others.iter().filter(|other| other.filter.accepts(&message, presence)) {
             deliver_to(other, message.clone());
         }
-        if last.filter.accepts(message.event(), presence) {
+        if last.filter.accepts(&message, presence) {
             deliver_to(last, message);
         }
         if !kept {

@@ -93,6 +93,16 @@ pub(crate) fn poll_parked<T>(
     }
 }
 
+/// Like [`poll_parked`], for a caller that expects `Pending`: it clones the waker first, so that `look`
+/// takes the lock only once. A clone that was not stored is dropped after the lock is released.
+#[inline(always)]
+pub(crate) fn poll_parking<T>(
+    cx: &Context<'_>,
+    look: impl FnOnce(&mut Task<'_>) -> Poll<T>,
+) -> Poll<T> {
+    look(&mut Task::new(cx.waker(), Some(cx.waker().clone())))
+}
+
 /// The id of a waiter. The order of the variants is the order in the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum WaiterId {
