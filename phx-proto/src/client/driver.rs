@@ -31,8 +31,9 @@
 //! | drops of payloads, parameters, signals and messages that the application may own | the same as wakers | no |
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
-//! Four counts bound the work of one poll: frames read (including control frames and reads without
-//! a message), frames written, join parameters that were stale when they were supplied, and rounds.
+//! Five counts bound the work of one poll: frames read (including control frames and reads without
+//! a message), their bytes, frames written, join parameters that were stale when they were supplied,
+//! and rounds.
 //! At a bound the driver wakes itself and returns.
 
 use core::fmt;
@@ -61,6 +62,10 @@ use crate::wire::payload::Payload;
 /// write.
 const BUDGET: u32 = 64;
 
+/// The number of bytes of frames after which one poll reads no further frame. The consumers read the
+/// frames next, while they are in the processor's cache.
+const BYTES_MAX: usize = 128 << 10;
+
 /// A read without a complete message counts as this many frames, because it may have read a whole
 /// buffer of the smallest fragments.
 const PART: u32 = 16;
@@ -78,8 +83,8 @@ const fn room_for(batch: usize, capacity: usize) -> usize {
 /// The number of rounds in one poll.
 const ROUNDS: u32 = 128;
 
-/// The number of polls in a row for which a flood of frames may postpone the expiry of deadlines.
-const POSTPONED_MAX: u32 = 16;
+/// The number of frames by which a flood may postpone the expiry of deadlines.
+const POSTPONED_MAX: u32 = 16 * BUDGET;
 
 /// How far the wall clock must run ahead of the monotonic clock before the driver assumes that the
 /// machine was suspended.
@@ -131,7 +136,7 @@ pub struct Driver<R: Runtime> {
     last_wall: Time,
     /// The time of the next progress report, while an answer is awaited.
     report_at: Option<Time>,
-    /// The number of polls in a row that ended before everything was read.
+    /// The number of frames read in the last polls in a row that ended before everything was read.
     postponed: u32,
     /// True during a poll. A driver that is dropped with it set has panicked.
     polling: bool,
@@ -168,6 +173,22 @@ struct Link<T> {
 impl<R: Runtime> fmt::Debug for Driver<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+/// What one poll may still read.
+struct ReadBudget {
+    frames: u32,
+    bytes: usize,
+}
+
+impl ReadBudget {
+    const fn new() -> Self {
+        Self { frames: BUDGET, bytes: BYTES_MAX }
+    }
+
+    const fn is_spent(&self) -> bool {
+        self.frames == 0 || self.bytes == 0
     }
 }
 
@@ -215,19 +236,20 @@ impl<T: Transport> Link<T> {
     }
 
     /// Reads frames until the batch is full or nothing is left to read.
-    fn gather(&mut self, budget: &mut u32, cx: &mut Context<'_>) {
+    fn gather(&mut self, budget: &mut ReadBudget, cx: &mut Context<'_>) {
         let mut bytes = 0;
-        while *budget > 0 && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
+        while !budget.is_spent() && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
             let Poll::Ready(received) = self.transport.poll_receive(cx) else {
                 self.dry = true;
                 break;
             };
-            *budget -= 1;
+            budget.frames -= 1;
             match received {
                 Received::Control => {}
-                Received::Part => *budget = budget.saturating_sub(PART - 1),
+                Received::Part => budget.frames = budget.frames.saturating_sub(PART - 1),
                 Received::Frame(frame) => {
                     bytes += frame.len();
+                    budget.bytes = budget.bytes.saturating_sub(frame.len());
                     self.gathered.push_back(frame);
                 }
                 Received::Ended(ended) => {
@@ -295,12 +317,12 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Expires deadlines that have passed, unless there is more to read first.
-    fn expire(&mut self, now: Time, reads_left: u32) {
-        if reads_left > 0 && self.link.as_ref().is_some_and(Link::has_more) {
+    fn expire(&mut self, now: Time, reads: &ReadBudget) {
+        if !reads.is_spent() && self.link.as_ref().is_some_and(Link::has_more) {
             return; // the next round continues to read
         }
-        if reads_left == 0 && self.postponed < POSTPONED_MAX {
-            self.postponed += 1;
+        if reads.is_spent() && self.postponed < POSTPONED_MAX {
+            self.postponed += BUDGET - reads.frames;
             return;
         }
         self.postponed = 0;
@@ -449,7 +471,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     /// Returns true when there is more to read, or when the connection has ended.
-    fn poll_read(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
+    fn poll_read(&mut self, now: Time, budget: &mut ReadBudget, cx: &mut Context<'_>) -> bool {
         let Some(link) = &mut self.link else { return false };
         link.gather(budget, cx);
         if link.gathered.is_empty() && link.ended.is_none() {
@@ -668,7 +690,7 @@ impl<R: Runtime> Driver<R> {
             link.dry = false;
         }
         this.stale = false;
-        let (mut reads, mut writes) = (BUDGET, BUDGET);
+        let (mut reads, mut writes) = (ReadBudget::new(), BUDGET);
         let mut rounds = ROUNDS;
         loop {
             let now = this.clock.now();
@@ -677,18 +699,23 @@ impl<R: Runtime> Driver<R> {
             moved |= this.poll_provider(now, cx);
             moved |= this.poll_dial(now, cx);
             moved |= this.poll_read(now, &mut reads, cx);
-            this.expire(now, reads);
+            this.expire(now, &reads);
             moved |= this.poll_write(now, &mut writes, cx);
             let pending = this.pending();
             if pending.finished {
                 this.link = None;
                 return Poll::Ready(());
             }
+            let was_awaited = this.report_at.is_some();
             let report = this.report(now, pending.awaits_answer);
+            if was_awaited && report.is_none() {
+                // Otherwise the timer would wake the task for a report that is no longer due.
+                this.timer_at = None;
+            }
             let next = pending.next.into_iter().chain(report).min();
             moved |= this.poll_timer(now, next, cx);
             rounds -= 1;
-            if reads == 0 || writes == 0 || rounds == 0 {
+            if reads.is_spent() || writes == 0 || rounds == 0 {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }

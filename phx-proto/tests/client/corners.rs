@@ -46,6 +46,25 @@ fn flood_of_messages_starves_no_writes() {
     assert_eq!(bench.memory.world().dials, 2, "and a heartbeat without an answer still counts");
 }
 
+/// One poll reads about 128 KiB of long frames, so that the consumers read them while they are in the
+/// processor's cache. The expiry of deadlines waits for as many long frames as short ones.
+#[test]
+fn poll_reads_limited_bytes() {
+    let mut bench = Bench::new(|config| config);
+    let _room = bench.joined("room:lobby");
+    let before = bench.client.stats().frames_in;
+    let long = json!([null, null, "room:lobby", "long", "x".repeat(30 << 10)]);
+    bench.memory.world().flood = Some(long);
+    assert!(poll(bench.driver.as_mut()).is_pending());
+    assert_eq!(bench.client.stats().frames_in - before, 5);
+    bench.memory.world().now += Duration::from_secs(60);
+    let polls = (1..).find(|_| {
+        assert!(poll(bench.driver.as_mut()).is_pending());
+        bench.last_sent()[3] == "heartbeat"
+    });
+    assert_eq!(polls, Some(1_024 / 5 + 1));
+}
+
 /// An answer that arrived while the executor was busy is read before deadlines are handled. Reported
 /// in phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]

@@ -76,6 +76,18 @@ fn written_bytes_are_reported_before_next_frame() {
     assert_eq!(dies_after(&mut bench), 10);
 }
 
+/// After the answer no report is due, so the timer is set to the next deadline. Otherwise every
+/// heartbeat would wake the driver's task once more.
+#[test]
+fn answer_sets_timer_to_next_deadline() {
+    let mut bench = probing();
+    let report = bench.memory.world().now + Duration::from_millis(500);
+    assert_eq!(bench.memory.world().timer, Some(report));
+    bench.reply("ok", json!({}));
+    let timer = bench.memory.world().timer.expect("the next heartbeat has a deadline");
+    assert!(timer > report + secs(1), "{timer:?}");
+}
+
 /// Bytes that were in a buffer while the process was stopped do not prove that the peer is alive
 /// now.
 #[test]

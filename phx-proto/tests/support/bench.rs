@@ -41,6 +41,8 @@ pub struct World {
     pub clock_calls: Option<Client>,
     /// The progress that the wire reports.
     pub moved: Progress,
+    /// The time that the driver's timer is set to.
+    pub timer: Option<Time>,
     /// Bytes that the next read takes from the operating system.
     pub unread: u64,
 }
@@ -111,6 +113,7 @@ impl Runtime for Memory {
 impl Timer for MemoryTimer {
     fn reset(&mut self, at: Option<Time>) {
         self.1 = at;
+        self.0.world().timer = at;
     }
 
     fn poll_expired(&mut self, _: &mut Context<'_>) -> Poll<()> {
