@@ -1,7 +1,8 @@
 //! Pushes that are repeated with their idempotency key.
 
+use core::pin::{Pin, pin};
 use core::sync::atomic::{AtomicBool, Ordering};
-use core::task::{Context, Waker};
+use core::task::{Context, Poll, Waker};
 use core::time::Duration;
 use std::sync::Arc;
 use std::task::Wake;
@@ -9,6 +10,7 @@ use std::task::Wake;
 use phx_proto::Payload;
 use phx_proto::client::{Channel, Client, PushFailed, RepeatFailed, Repeated, Unfinished};
 use phx_proto::event::{KeyError, NotSentCause, PushErrorKind, RepeatOptions, UnknownCause};
+use phx_proto::socket::ChannelStatus;
 use phx_proto::testing::{Running, Script, Sent};
 use serde_json::{Value, json};
 
@@ -218,7 +220,7 @@ fn dropped_future_stops_repeats() {
         let stats = bench.client.stats();
         assert_eq!((stats.queued_pushes, stats.pushes_in_flight), (0, 0), "{point}");
         let client = bench.client.clone();
-        let mut shutdown = core::pin::pin!(client.shutdown(Duration::from_secs(5)));
+        let mut shutdown = pin!(client.shutdown(Duration::from_secs(5)));
         assert!(poll(shutdown.as_mut()).is_pending());
         bench.settle();
         assert_eq!(bench.last_sent()[3], "phx_leave", "{point}");
@@ -251,7 +253,7 @@ fn interrupted_repeat_waits_for_next_join() {
     let mut bench = Bench::new(|config| config);
     let room = bench.joined(LOBBY);
     let options = options().repeats(1).deadline(Duration::MAX);
-    let mut push = core::pin::pin!(room.push_repeating("buy", order(), options));
+    let mut push = pin!(room.push_repeating("buy", order(), options));
     assert!(poll(push.as_mut()).is_pending());
     bench.settle();
     bench.cut();
@@ -290,12 +292,12 @@ fn repeat_waits_for_space_in_queue() {
         let mut bench = Bench::new(|config| config.queued_pushes_max(1));
         let room = bench.joined(LOBBY);
         let options = options().timeout(Duration::from_secs(2)).deadline(Duration::from_secs(5));
-        let mut push = core::pin::pin!(room.push_repeating("buy", order(), options));
+        let mut push = pin!(room.push_repeating("buy", order(), options));
         assert!(poll(push.as_mut()).is_pending());
         bench.settle();
         bench.memory.world().blocked = true;
         bench.settle();
-        let mut cast = core::pin::pin!(room.cast("typing", json!({})));
+        let mut cast = pin!(room.cast("typing", json!({})));
         assert!(poll(cast.as_mut()).is_pending());
         bench.advance(Duration::from_secs(2));
         let woken = Arc::new(Woken::default());
@@ -413,7 +415,7 @@ fn dropped_driver_ends_repeats() {
     for connected in [true, false] {
         let mut bench = Bench::new(|config| config);
         let room = bench.joined(LOBBY);
-        let mut push = core::pin::pin!(room.push_repeating("buy", order(), options()));
+        let mut push = pin!(room.push_repeating("buy", order(), options()));
         assert!(poll(push.as_mut()).is_pending());
         bench.settle();
         if !connected {
@@ -424,4 +426,153 @@ fn dropped_driver_ends_repeats() {
         let failed = ready(push.as_mut()).expect_err("no reply");
         assert_eq!((failed.failed, failed.repeats), unknown(0));
     }
+}
+
+/// A push of the random test. Its future is dropped when it is over.
+struct Buying<'a> {
+    repeats_max: u32,
+    future: Option<Pin<Box<dyn Future<Output = Outcome> + 'a>>>,
+    outcome: Option<Outcome>,
+    /// The number of frames with the key when the future was dropped.
+    dropped_at: Option<usize>,
+}
+
+fn frames_of(bench: &Bench, key: usize) -> Vec<Value> {
+    let world = bench.memory.world();
+    let frames = world.to_server.iter();
+    frames.filter(|frame| frame[4]["id"] == json!(key)).cloned().collect()
+}
+
+/// Replies to the newest join, which is ignored if it was answered.
+fn answer_join(bench: &mut Bench) {
+    let frames = bench.memory.world().to_server.clone();
+    if let Some(join) = frames.iter().rfind(|frame| frame[3] == "phx_join") {
+        let body = json!({"status": "ok", "response": {}});
+        bench.server_sends(&json!([join[0], join[1], LOBBY, "phx_reply", body]));
+    }
+}
+
+fn answer(bench: &mut Bench, frame: &Value) {
+    let body = json!({"status": "ok", "response": frame[4]});
+    bench.server_sends(&json!([frame[0], frame[1], LOBBY, "phx_reply", body]));
+}
+
+fn poll_all(pushes: &mut [Buying<'_>]) {
+    for push in pushes {
+        let Some(future) = &mut push.future else { continue };
+        if let Poll::Ready(outcome) = poll(Pin::new(future)) {
+            (push.outcome, push.future) = (Some(outcome), None);
+        }
+    }
+}
+
+/// Random losses, crashes, timeouts, late and repeated replies, a transport that takes no frames, and
+/// dropped futures. Every push ends once, its frames have its key and are bounded, and the number of
+/// repeats is the number of its frames but the first.
+#[test]
+fn random_faults_keep_repeats_bounded() {
+    let mut repeats = 0;
+    for seed in 1..=25_u64 {
+        let mut state = seed;
+        let mut draw = move |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(state >> 33).expect("31 bits") % below
+        };
+        let mut bench = Bench::new(|config| config.queued_pushes_max(3));
+        let room = bench.joined(LOBBY);
+        let mut pushes: Vec<Buying<'_>> = Vec::new();
+        for _ in 0..80 {
+            match draw(11) {
+                0 | 1 if pushes.len() < 6 => {
+                    let (key, repeats_max) = (pushes.len(), u32::try_from(draw(4)).expect("few"));
+                    let timeout = Duration::from_millis(500 + 100 * draw(40) as u64);
+                    let options = options().repeats(repeats_max).timeout(timeout);
+                    let payload = json!({"id": key});
+                    let future = Box::pin(room.push_repeating("buy", payload, options));
+                    let (future, outcome, dropped_at) = (Some(future as _), None, None);
+                    pushes.push(Buying { repeats_max, future, outcome, dropped_at });
+                }
+                2 => bench.cut(),
+                3 | 4 => bench.advance(Duration::from_millis(draw(3_000) as u64)),
+                5 => {
+                    let frames = bench.memory.world().to_server.clone();
+                    let sent: Vec<_> = frames.iter().filter(|frame| frame[3] == "buy").collect();
+                    if !sent.is_empty() {
+                        answer(&mut bench, sent[draw(sent.len())]);
+                    }
+                }
+                6 => {
+                    let frames = bench.memory.world().to_server.clone();
+                    let join = frames.iter().rfind(|frame| frame[3] == "phx_join").expect("one");
+                    bench.server_sends(&json!([join[0], join[1], LOBBY, "phx_error", {}]));
+                }
+                7 if !pushes.is_empty() && draw(3) == 0 => {
+                    let key = draw(pushes.len());
+                    if pushes[key].future.take().is_some() {
+                        pushes[key].dropped_at = Some(frames_of(&bench, key).len());
+                    }
+                }
+                8 => {
+                    let blocked = draw(3) == 0;
+                    bench.memory.world().blocked = blocked;
+                }
+                9 => answer_join(&mut bench),
+                _ => {}
+            }
+            if draw(3) > 0 {
+                poll_all(&mut pushes);
+            }
+            if draw(3) > 0 {
+                bench.settle();
+            }
+        }
+        bench.memory.world().blocked = false;
+        for _ in 0..90 {
+            let over = pushes.iter().all(|push| push.future.is_none());
+            if over && room.status() == ChannelStatus::Joined {
+                break;
+            }
+            bench.advance(Duration::from_secs(1));
+            answer_join(&mut bench);
+            poll_all(&mut pushes);
+            bench.settle();
+            for key in 0..pushes.len() {
+                if let Some(frame) = frames_of(&bench, key).last() {
+                    answer(&mut bench, frame);
+                }
+            }
+            poll_all(&mut pushes);
+        }
+        for (key, push) in pushes.iter().enumerate() {
+            let frames = frames_of(&bench, key);
+            let sent = u32::try_from(frames.len()).expect("few");
+            assert!(
+                frames.iter().all(|frame| frame[4] == json!({"id": key})),
+                "{seed}: {frames:?}"
+            );
+            assert!(sent <= push.repeats_max + 1, "{seed}: {sent} frames");
+            if let Some(before) = push.dropped_at {
+                assert_eq!(frames.len(), before, "{seed}: after it was dropped");
+                continue;
+            }
+            match push.outcome.as_ref().unwrap_or_else(|| panic!("{seed}: {key} has no outcome")) {
+                Ok(done) => {
+                    assert_eq!(done.reply.response.to_value(), Ok(json!({"id": key})), "{seed}");
+                    assert_eq!(done.repeats + 1, sent, "{seed}");
+                    repeats += done.repeats;
+                }
+                Err(RepeatFailed { failed: PushFailed::TimedOut, repeats, .. })
+                | Err(RepeatFailed { failed: PushFailed::Unknown(_), repeats, .. }) => {
+                    assert_eq!(repeats + 1, sent, "{seed}");
+                }
+                Err(RepeatFailed { repeats, .. }) => assert_eq!((*repeats, sent), (0, 0), "{seed}"),
+            }
+        }
+        let client = bench.client.clone();
+        let mut shutdown = pin!(client.shutdown(Duration::from_secs(5)));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        bench.settle();
+        assert_eq!(bench.last_sent()[3], "phx_leave", "{seed}: no push is left");
+    }
+    assert!(repeats > 3, "{repeats} repeats that were answered");
 }
