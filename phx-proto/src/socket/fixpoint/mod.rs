@@ -7,6 +7,9 @@
 //! holds in all of them holds after any number of operations:
 //!
 //! * **Safety**: the invariants in [`checks`] hold after every operation.
+//! * **Deadlines**: the socket asks for a call no later than the earliest deadline of a push, a leave, a
+//!   rejoin or a retry, and after each call at a deadline every deadline lies in the future. So time
+//!   never stands still.
 //! * **Agreement**: whenever every wanted topic is joined and every frame is delivered, the server holds
 //!   exactly the channels that the client has joined.
 //! * **Liveness**: once the application makes no more calls and faults have stopped, every path leads to
@@ -74,6 +77,7 @@ const WORLD: Settings = Settings {
 const REFUSE: Op = Op::Serve(Verdict::Refuse);
 const CRASH: Op = Op::Serve(Verdict::Crash);
 const SILENT: Op = Op::Serve(Verdict::Silent);
+const LOST: Op = Op::Serve(Verdict::Lost);
 const DIAL_FAILS: Op = Op::Failed(Failure::Dial);
 const CALL: Op = Op::Push(0, Kind::Call);
 const CAST: Op = Op::Push(0, Kind::Cast);
@@ -155,7 +159,14 @@ static FUNCTION: Settings = Settings {
     name: "function",
     link_max: 2,
     leave_timeout: 2,
-    application: &[Op::Connect, Op::Disconnect, Op::Join(0), Op::Leave(0), Op::Rejoin(0)],
+    application: &[
+        Op::Connect,
+        Op::Disconnect,
+        Op::Join(0),
+        Op::Leave(0),
+        Op::Rejoin(0),
+        Op::Replace(0),
+    ],
     faults: &[Op::Cut, Op::CrashChannel(0)],
     function: true,
     ..WORLD
@@ -180,11 +191,11 @@ static FULL: Settings = Settings {
     ..WORLD
 };
 
-/// Heartbeats, and a server that may never answer a join.
+/// Heartbeats, and a server that may never answer a join, whether it accepts it or not.
 static LOST_REPLY: Settings = Settings {
     name: "lost reply",
     application: &[Op::Connect, Op::Join(0), Op::Leave(0), Op::Wake],
-    faults: &[SILENT, Op::CrashChannel(0), CRASH, Op::Cut],
+    faults: &[SILENT, LOST, Op::CrashChannel(0), CRASH, Op::Cut],
     heartbeat: Some((2, 1)),
     ..WORLD
 };

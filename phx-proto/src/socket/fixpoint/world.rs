@@ -27,6 +27,7 @@ use crate::event::cause::{Cause, DialKind};
 use crate::event::error::PushErrorKind;
 use crate::event::input::{Ended, Opened, Progress, PushOptions};
 use crate::event::refusal::Refusal;
+use crate::event::signal::Signal;
 use crate::event::ticket::JoinTicket;
 use crate::id::{ConnectionId, InterestId, Ref};
 use crate::socket::fixpoint::checks::Checks;
@@ -97,6 +98,8 @@ pub(crate) enum Op {
     /// The application releases its oldest interest in a topic.
     Release(u8),
     Rejoin(u8),
+    /// The application replaces the function that makes the join parameters of a topic.
+    Replace(u8),
     Push(u8, Kind),
     /// The application withdraws its oldest push.
     Cancel,
@@ -172,6 +175,8 @@ pub(crate) enum Verdict {
     Crash,
     /// The server never answers.
     Silent,
+    /// The server accepts the join, and the answer is lost.
+    Lost,
 }
 
 /// A frame of the client.
@@ -240,6 +245,9 @@ pub(crate) struct World {
     /// The ticket whose join parameters the driver is evaluating. Until it supplies them, the driver
     /// polls no frames.
     ticket: Option<JoinTicket>,
+    /// Whether the connection or the channel of the ticket has ended since, or another function makes
+    /// the parameters.
+    is_stale: bool,
     pub(crate) interests: Vec<(u8, InterestId)>,
     pub(crate) checks: Checks,
     params: JoinParams,
@@ -325,6 +333,7 @@ impl World {
             now: Time::ZERO,
             link: Link::None,
             ticket: None,
+            is_stale: false,
             interests: Vec::new(),
             checks: Checks::default(),
             params: if settings.function { params } else { JoinParams::none() },
@@ -360,6 +369,7 @@ impl World {
             now: _,
             link,
             ticket,
+            is_stale,
             interests,
             checks,
             params: _,
@@ -396,6 +406,7 @@ impl World {
             form.connection(*connection);
             form.order(*order);
             form.text(&attempt.topic);
+            form.flag(*is_stale);
         });
         form.number(interests.len() as u64);
         for (topic, interest) in interests {
@@ -438,7 +449,6 @@ impl World {
                 form.text(cause.name());
             }
             Action::Signal(signal) => {
-                use crate::event::signal::Signal;
                 form.number(6);
                 match signal {
                     Signal::Connecting { id, .. } | Signal::Connected { id } => {
@@ -459,6 +469,11 @@ impl World {
 
     pub(crate) const fn is_evaluating(&self) -> bool {
         self.ticket.is_some()
+    }
+
+    /// Whether the driver is evaluating the join parameters of this topic.
+    fn evaluates(&self, topic: &str) -> bool {
+        self.ticket.as_ref().is_some_and(|ticket| ticket.attempt().topic == *topic)
     }
 
     /// Whether the link takes a frame.
@@ -487,7 +502,6 @@ impl World {
         ops.extend(self.settings.application.iter().filter(may));
         if self.ticket.is_some() {
             ops.extend([Made::Params, Made::Panic, Made::TooLarge].map(Op::Supply));
-            return ops;
         }
         match &self.link {
             Link::None => {}
@@ -566,7 +580,7 @@ impl World {
                 interests(topic) < self.settings.interests_max
                     && self.socket.connection.accepts_joins()
             }
-            Op::Leave(topic) | Op::Rejoin(topic) => is_wanted(topic),
+            Op::Leave(topic) | Op::Rejoin(topic) | Op::Replace(topic) => is_wanted(topic),
             Op::Release(topic) => interests(topic) > 0,
             Op::Push(topic, _) => {
                 is_wanted(topic) && self.checks.open_pushes() < self.settings.pushes_max
@@ -588,7 +602,7 @@ impl World {
                 let next = wire.to_server.front().map(|sent| sent.event);
                 let fits = match next {
                     Some(Event::Join) => true,
-                    Some(Event::Push) => verdict != Verdict::Refuse,
+                    Some(Event::Push) => !matches!(verdict, Verdict::Refuse | Verdict::Lost),
                     _ => false,
                 };
                 fits && self.can_serve(wire)
@@ -676,6 +690,17 @@ impl World {
                 let name = TOPICS[usize::from(topic)];
                 self.write(|| format!("socket.rejoin(now, {name:?}).unwrap();"));
                 self.socket.rejoin(now, name).expect("it is wanted");
+            }
+            Op::Replace(topic) => {
+                let name = TOPICS[usize::from(topic)];
+                self.write(|| "let params = JoinParams::from_fn(|_| Payload::empty());".to_owned());
+                self.write(|| {
+                    format!("socket.set_join_params(now, {name:?}, params.clone()).unwrap();")
+                });
+                self.params = JoinParams::from_fn(|_| Payload::empty());
+                let params = self.params.clone();
+                self.socket.set_join_params(now, name, params).expect("it is wanted");
+                self.is_stale |= self.evaluates(name);
             }
             Op::Push(topic, kind) => self.push(topic, kind),
             Op::Cancel => {
@@ -823,6 +848,7 @@ impl World {
 
     fn supply(&mut self, made: Made) {
         let ticket = self.ticket.take().expect("a ticket");
+        let is_stale = core::mem::take(&mut self.is_stale);
         let params = match made {
             Made::Params => Ok(Payload::empty()),
             Made::Panic => Err(ParamsPanicked),
@@ -838,10 +864,10 @@ impl World {
         });
         match self.socket.supply_join(self.now, &ticket, params) {
             Supplied::Join(action) => {
-                assert_eq!(made, Made::Params);
+                assert!(!is_stale && made == Made::Params, "{ticket:?}: {made:?}");
                 self.absorb(action);
             }
-            Supplied::Ended => assert_ne!(made, Made::Params),
+            Supplied::Ended => assert!(!is_stale && made != Made::Params, "{ticket:?}: {made:?}"),
             Supplied::Stale => {}
         }
     }
@@ -1016,6 +1042,13 @@ impl World {
             }
             Action::ReconnectAfter { .. } | Action::RejoinAfter { .. } | Action::Signal(_) => {}
         }
+        self.is_stale |= match &action {
+            Action::Signal(Signal::ChannelClosed { topic, .. }) => self.evaluates(topic),
+            Action::Signal(Signal::Disconnected { .. }) | Action::Close { .. } => {
+                self.is_evaluating()
+            }
+            _ => false,
+        };
         if !matches!(action, Action::Send { .. } | Action::Join { .. }) {
             let mut checks = core::mem::take(&mut self.checks);
             checks.decided(&action, self);
@@ -1142,6 +1175,9 @@ impl Wire {
                     }
                     Verdict::Refuse => self.reply(sent, true, Reply::Refused),
                     Verdict::Crash => self.reply(sent, true, Reply::Crashed),
+                    Verdict::Lost => {
+                        self.channels.insert(sent.topic, sent.msg_ref);
+                    }
                     Verdict::Silent => {}
                 }
                 // `wire/presence_double_join`
@@ -1173,7 +1209,7 @@ impl Wire {
                         self.channels.remove(&sent.topic);
                         self.to_client.push_back(Said::Crash { topic: sent.topic, join_ref });
                     }
-                    Verdict::Silent => {}
+                    Verdict::Silent | Verdict::Lost => {}
                     Verdict::Ok | Verdict::Refuse => self.reply(sent, true, Reply::Ok),
                 },
                 // `wire/push_stale_join_ref`
