@@ -282,9 +282,10 @@ impl Config {
     /// Sets the delays between further attempts; the last one repeats.
     ///
     /// A client that starts before its server uses all steps. After an open connection was lost, the
-    /// client skips the steps shorter than the [`first_retry_spread`](Self::first_retry_spread), or than
-    /// the range of the close code, until a connection has been stable. By default the second retry
-    /// follows the first after 1 to 2 s, and the third follows after another 2.5 to 5 s.
+    /// client skips the steps that are shorter than the end of the
+    /// [`first_retry_spread`](Self::first_retry_spread), or than the end of the range of the close code,
+    /// until a connection has been stable. By default the second retry follows the first after 1 to 2 s,
+    /// and the third follows after another 2.5 to 5 s.
     ///
     /// ```
     /// use core::time::Duration;

@@ -31,8 +31,8 @@ pub struct Progress {
     pub written: u64,
     /// Whether `written` includes every frame that was passed to the transport.
     pub flushed: bool,
-    /// Of the bytes written, those that the peer has certainly read, because it answered a ping that
-    /// the transport wrote behind them. Zero if the transport sends no such pings, or if the peer has
+    /// The number of written bytes that the peer has certainly read, because it answered a ping that
+    /// the transport wrote after them. Zero if the transport sends no such pings, or if the peer has
     /// answered none.
     pub acknowledged: u64,
     /// The value that `acknowledged` will have when the peer answers the oldest unanswered ping.

@@ -55,8 +55,9 @@ pub struct Stats {
     /// Replies for which no call was waiting: second replies, late replies, and replies to casts.
     pub late_replies: u64,
     /// Messages that mailboxes dropped, and signals that streams of signals dropped. The drops of a mailbox
-    /// are added once a stream reads that mailbox. So the drops of a handle's first mailbox are never added
-    /// if the application uses only [`on`](crate::client::Channel::on). Without the driver, the number is 0.
+    /// are added only when a stream reads that mailbox. A handle that joins has a first mailbox, which streams
+    /// of [`on`](crate::client::Channel::on) do not read; if the application uses only such streams, the
+    /// drops of that mailbox are never added. Without the driver, the number is 0.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,
@@ -64,8 +65,8 @@ pub struct Stats {
     pub queued_pushes: usize,
     /// Bytes of payloads and event names of the queued pushes, now.
     pub queued_bytes: usize,
-    /// Pushes that were pushed again with their idempotency key, by
-    /// [`Channel::push_repeating`](crate::client::Channel::push_repeating). Always 0 without the driver.
+    /// Repeats of pushes by [`Channel::push_repeating`](crate::client::Channel::push_repeating) that the
+    /// push queue accepted. Always 0 without the driver.
     pub pushes_repeated: u64,
     /// Calls written and not yet answered, now.
     pub pushes_in_flight: usize,

@@ -64,8 +64,8 @@ fn text_weight(text: &[u8], max: usize) -> usize {
                     let (is_map, commas) = open[last];
                     sum +=
                         if is_map { nodes_weight(commas + 1) + size_of::<Value>() } else { ITEM };
-                    // Each comma was counted as a list item when it was read, because the text may end
-                    // before its container. The commas of a map weigh less.
+                    // Each comma was counted as a list item when it was read, so that it counts even
+                    // if the text ends inside the container. The commas of a map weigh less.
                     sum -= if is_map { commas * (ITEM - size_of::<Value>()) } else { 0 };
                 }
             }

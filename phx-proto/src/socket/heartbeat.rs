@@ -9,10 +9,10 @@
 //!
 //! The deadline runs from the time when the heartbeat fell *due*, even if it could not be written,
 //! so a peer that stopped reading is detected too. Transferred bytes extend the deadline, and
-//! acknowledged ones start the timeout over; see the [ledger](crate::socket::progress). Other traffic does not delay a heartbeat, because servers
-//! have dropped clients whose heartbeats were delayed by other traffic. Other traffic does not
-//! replace the reply either, because a client that accepts other traffic as a reply never detects a
-//! half-open connection.
+//! acknowledged ones start the timeout over; see the [ledger](crate::socket::progress). Other
+//! traffic does not delay a heartbeat, because servers have dropped clients whose heartbeats were
+//! delayed by other traffic. Other traffic does not replace the reply either, because a client that
+//! accepts other traffic as a reply never detects a half-open connection.
 //!
 //! While bytes extend the deadline of an unanswered heartbeat, further heartbeats are written at
 //! their interval, because Phoenix closes a connection on which it reads nothing for 60 s
@@ -163,8 +163,8 @@ impl Heartbeat {
         }
     }
 
-    /// Called when the peer has acknowledged further bytes. The timeouts of the heartbeats behind
-    /// these bytes start over, because the peer is reading and has not reached them.
+    /// Called when the peer has acknowledged further bytes. The timeouts of the heartbeats after
+    /// these bytes start over, because the peer is reading and has not reached the heartbeats.
     pub(crate) fn acknowledged(&mut self, now: Time, ledger: &Ledger) {
         for beat in &mut self.unanswered {
             if ledger.acknowledges_ahead_of(&beat.baseline) {
@@ -372,8 +372,8 @@ mod tests {
         assert_eq!(beat.deadline(&ledger), Some(secs(12)));
     }
 
-    /// Acknowledged bytes ahead of a heartbeat start its timeout over. Those behind it do not, because
-    /// the peer has then read the heartbeat and should have answered.
+    /// Acknowledged bytes ahead of a heartbeat start its timeout over. Acknowledged bytes after it do
+    /// not, because the peer has then read the heartbeat and should have answered.
     #[test]
     fn acknowledged_bytes_restart_the_timeout() {
         use crate::event::input::Progress;

@@ -29,7 +29,7 @@
 //! - An acknowledgement of bytes that are ahead of the heartbeat starts its timeout over, so an upload
 //!   may take any time, as long as it is acknowledged.
 //! - While a ping is unanswered, the bytes ahead of the heartbeat end at the oldest such ping, because
-//!   its pong must arrive first. Bytes behind it extend nothing.
+//!   its pong must arrive first. Bytes after that ping extend nothing.
 //!
 //! ```text
 //!   written   ├──── acknowledged ────┼── extends ──┼─────────── extends nothing ───────────▶
@@ -60,7 +60,7 @@ pub(crate) struct Ledger {
     written: u64,
     /// The number of written bytes that the server has certainly received.
     proven: u64,
-    /// The part of `proven` that is due to pongs. Zero until the first one.
+    /// The number of written bytes that pongs have acknowledged. Zero until the first pong.
     acknowledged: u64,
     /// The number of bytes before the oldest unanswered ping, if larger than `acknowledged`.
     acknowledged_next: u64,
@@ -170,7 +170,7 @@ impl Ledger {
     }
 
     /// Whether the bytes that were acknowledged last are ahead of the request of a baseline. If they
-    /// are behind it, the peer has read the request, so they do not excuse a missing answer.
+    /// are after it, the peer has read the request, so they do not excuse a missing answer.
     pub(crate) fn acknowledges_ahead_of(&self, baseline: &Baseline) -> bool {
         baseline.flushed.is_none_or(|flushed| self.acknowledged <= flushed)
     }

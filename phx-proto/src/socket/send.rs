@@ -207,8 +207,9 @@ impl Socket {
         Some(Action::Send { id, frame: frame.ok()? })
     }
 
-    /// Writes a leave, even if it has timed out, because the server still holds the channel. The
-    /// server ignores it for a later instance (`wire/leave_wrong_join_ref`), so the next join drops it.
+    /// Writes a leave, even if it has timed out, because the server still holds the channel. After a
+    /// later join of the topic, the server would ignore the leave (`wire/leave_wrong_join_ref`), so that
+    /// join removes it from the lane.
     fn pull_leave(&mut self, id: ConnectionId, topic: &Topic, join_ref: Ref) -> Option<Action> {
         let msg_ref = self.mint_ref();
         if let Some(live) = self.connection.live_mut() {

@@ -9,8 +9,8 @@
 //!
 //! A length, such as `|topic|`, is one byte and counts bytes. A push from the server has no ref, unlike
 //! one from the client (`wire/binary_echo`, `wire/broadcast_binary`). The server reads an empty
-//! join_ref as an empty string and drops the push (`wire/binary_empty_refs`), so a client always sends
-//! a join_ref.
+//! join_ref as an empty string and, since Phoenix 1.8.3, drops the push (`wire/binary_empty_refs`), so a
+//! client always sends a join_ref.
 
 use bytes::Bytes;
 

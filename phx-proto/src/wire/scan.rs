@@ -316,8 +316,8 @@ impl Scanner<'_> {
     ///
     /// Phoenix never writes two statuses or two responses. If a reply has several statuses, its first
     /// member counts if that member is a status; otherwise the last status counts. Of several responses
-    /// the last one counts, as for `JSON.parse`. With this rule a usual response is found from both ends
-    /// of the text, so the cost does not grow with its length.
+    /// the last one counts, as for `JSON.parse`. With this rule, reading the start and the end of the text
+    /// is enough to find a usual response, so the cost does not grow with its length.
     #[inline(always)]
     pub(super) fn reply(&mut self) -> Scan<Body> {
         // The two forms that servers write. The order of the keys depends on the OTP release of the

@@ -136,7 +136,8 @@ impl Load {
     }
 
     /// Whether the message keeps more than three times its own size alive. Such a message is copied even
-    /// if it is alone in the queue. The frame of a large message is never that much larger than its weight.
+    /// if it is alone in the queue. A message that is the largest so far, and much
+    /// larger than the read buffer, is never small, because its frame is hardly larger than its weight.
     pub(crate) const fn is_small(self) -> bool {
         self.own < self.kept / 3
     }
