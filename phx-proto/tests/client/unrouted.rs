@@ -29,7 +29,7 @@ fn message(event: Option<UnroutedEvent>) -> (String, u64) {
     (message.topic().to_string(), payload["n"].as_u64().expect("a number"))
 }
 
-/// Absinthe sends the data of a subscription on a topic that nothing joins.
+/// Absinthe sends the data of a subscription on a topic that no client joins.
 /// Protocol: EVENT-6.
 #[test]
 fn stream_yields_messages_without_channel() {

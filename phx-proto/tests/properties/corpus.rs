@@ -15,7 +15,8 @@ fn corpus_of_every_fuzz_target_passes() {
         assert!(!files.is_empty(), "{name}: no files");
         for file in files {
             let data = fs::read(&file).expect("a file");
-            // `cargo test` prints this only when the test fails, and then the last line is the one.
+            // `cargo test` prints this only when the test fails. The last line then names the file that
+            // made it fail.
             println!("{}", file.display());
             target(&data);
         }

@@ -1,4 +1,4 @@
-//! What a service needs on top: documents of connections, the supervisor, the router and the bus.
+//! The service layer: documents of connections, the supervisor, the router and the bus.
 
 mod bus;
 mod connection_changes;

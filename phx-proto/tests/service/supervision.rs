@@ -82,7 +82,8 @@ fn restart_counts_until_window_has_passed() {
     let Verdict::Restart { delay } = supervision.ended(NOW, Ending::Crashed) else {
         panic!("not restarted")
     };
-    // The delay of the second restart is drawn from a copy, because its time decides, not its end.
+    // A restart counts at the end of its delay, so the test needs the delay of the second restart in
+    // advance. It asks a clone, which draws the same number.
     let next = match supervision.clone().ended(NOW + 2 * window, Ending::Crashed) {
         Verdict::Restart { delay } => delay,
         verdict => panic!("not restarted: {verdict:?}"),

@@ -251,8 +251,7 @@ proptest! {
     }
 }
 
-/// Nine of ten Supabase addresses that are pasted from a browser contain a `vsn`. It selects the
-/// codec.
+/// An address that is copied from another client may contain a `vsn`. It selects the codec.
 /// Protocol: CONN-2.
 #[test]
 fn vsn_in_uri_chooses_the_codec() {

@@ -299,9 +299,9 @@ fn paced_join_has_reason_and_deadline() {
     assert_eq!(hand.sent.len(), 2);
 }
 
-/// A killed server is not a limit of joins. A thousand channels rejoin as fast as they are answered:
-/// after one kill with a close frame, and after any number of kills that have no close frame or come
-/// later than the joins.
+/// A server that is killed does not limit joins, so the client does not pace them. A thousand
+/// channels rejoin as fast as they are answered: after one kill with a close frame, and after any
+/// number of kills without a close frame, or long after the joins.
 #[test]
 fn killed_server_causes_no_pacing() {
     let mut hand = Hand::new(config());

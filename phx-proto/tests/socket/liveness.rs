@@ -1,4 +1,5 @@
-//! Heartbeats, probes and wake-ups across reconnects. The rows of the heartbeat's table are in `heartbeat.rs`.
+//! Heartbeats, probes and wake-ups across reconnects. The rows of the heartbeat's table are in
+//! `heartbeat.rs`.
 
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::{Cause, ChannelStatus, Ended, Signal, Status};

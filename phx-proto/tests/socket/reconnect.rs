@@ -232,7 +232,7 @@ fn connect_now_resets_the_counters() {
         hand.failed(dial_failure());
         hand.until_dial();
     }
-    // One more failure would be the last one, and the next wait would be seconds.
+    // No retry is left: without `connect_now`, the next failure would be final.
     hand.socket.connect_now(hand.now).unwrap();
     hand.drain();
     assert_eq!(hand.socket.status(), Status::Connecting { attempt: 0 });

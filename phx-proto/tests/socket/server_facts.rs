@@ -191,8 +191,9 @@ fn close_and_error_match_by_ref() {
 }
 
 /// Phoenix 1.8.3 to 1.8.11 silently drop a push with a null join_ref
-/// (`wire/push_null_join_ref__1.8.9`), and such a leave too (`wire/leave_null_join_ref__1.8.9`).
-/// Every version drops a binary frame with an empty join_ref (`wire/binary_empty_refs`).
+/// (`wire/push_null_join_ref__1.8.9`). Phoenix 1.7.24 and 1.8.9 drop a leave with a null join_ref
+/// (`wire/leave_null_join_ref__1.8.9`). Phoenix 1.8.3 and later drop a binary push with an empty
+/// join_ref (`wire/binary_empty_refs`).
 /// Protocol: REF-5, V1-3.
 #[test]
 fn channel_frames_carry_join_ref() {

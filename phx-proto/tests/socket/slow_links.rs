@@ -213,8 +213,8 @@ fn swallowed_upload_is_detected_like_idle_link() {
     }
 }
 
-/// A server, or a proxy in front of it, that answers pings and no heartbeats is detected: bytes that
-/// are acknowledged behind the heartbeat extend nothing.
+/// A server, or a proxy in front of it, that answers pings and no heartbeats is detected, because
+/// acknowledgements of bytes after the heartbeat do not extend its deadline.
 #[test]
 fn acknowledged_bytes_behind_heartbeat_extend_nothing() {
     let mut hand = beating();

@@ -125,8 +125,8 @@ fn long_message_is_sent_in_fragments_with_pings() {
     assert_eq!(endpoint.upload().acknowledged, 8);
 }
 
-/// Short messages are acknowledged too: after the bytes of a fragment, a ping goes before the next
-/// message. None goes behind the last one, so an idle connection gets no ping.
+/// Short messages are acknowledged too: when they add up to the size of a fragment, a ping is sent
+/// before the next message. No ping follows the last message, so an idle connection sends none.
 #[test]
 fn short_messages_are_acknowledged() {
     let mut endpoint = Endpoint::client(&Limits { fragment_bytes: 4, ..Limits::default() });

@@ -306,8 +306,9 @@ impl Soak {
             "unrouted" => {
                 let on = number > 0;
                 self.world.command(client, |s, now| s.report_unrouted(now, on));
-                // The message is on a topic that has no channel, or may be a late broadcast of one
-                // that the client left. Only one of the two forms is of the client's vsn.
+                // No channel has the topic `doc:1`. A client may have left any other topic; the message
+                // is then like a late broadcast. Each of the two forms belongs to one vsn, so a client
+                // can decode only one of them.
                 let topic = if number == 1 { &*topic } else { "doc:1" };
                 for message in [
                     json!([null, null, topic, "data", {}]),

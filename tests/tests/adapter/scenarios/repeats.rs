@@ -59,8 +59,8 @@ async fn subscribe(client: &Client) -> String {
     response["subscriptionId"].as_str().expect("an id").to_owned()
 }
 
-/// The data of a GraphQL subscription arrives on a topic that nothing joins, also after a reconnect.
-/// Without a stream it is counted.
+/// The data of a GraphQL subscription arrives on a topic that no client joins, also after a
+/// reconnect. Without a stream it is counted.
 pub(in super::super) async fn unrouted_messages(stage: &mut Stage) {
     let client = stage.connect().await;
     let control = client.join("__absinthe__:control", json!({})).await.unwrap();
