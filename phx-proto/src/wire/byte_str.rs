@@ -26,7 +26,7 @@ enum Repr {
 }
 
 /// The longest string that is stored in the value. With this length a [`ByteStr`] is as large as a
-/// [`Bytes`]. A clone or a slice of a `Bytes` costs two atomic operations, a copy none.
+/// [`Bytes`]. A clone or a slice of a `Bytes` costs two atomic operations; a copy costs none.
 const INLINE_MAX: usize = 23;
 
 impl ByteStr {

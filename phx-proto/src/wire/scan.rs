@@ -106,7 +106,7 @@ impl Scanner<'_> {
         if self.next_byte().is_some() { Err(Expected(expected)) } else { Ok(()) }
     }
 
-    /// Takes a string and unescapes it. Without escapes it is a slice of the frame.
+    /// Takes a string and unescapes it. A long string without escapes is a slice of the frame.
     #[inline(always)]
     pub(super) fn string(&mut self, expected: &'static str) -> Scan<ByteStr> {
         let text = self.text(expected)?;

@@ -1,14 +1,14 @@
 //! Memory accounting for queued messages, shared by every bounded queue.
 //!
-//! An incoming message consists of slices of its frame, and the frame is a slice of the transport's read
-//! buffer. Three bytes may keep megabytes alive, and [`Bytes`] does not reveal how much. So a message
-//! has two sizes: the memory that a copy of it takes ([`Load::own`]), and the memory that it keeps alive
-//! as received ([`Load::kept`]), which is the whole read buffer as estimated by [`ReadBuffer`]. A queue
-//! adds up the second size of its messages. When the sum exceeds the bound, the queue copies messages
-//! out of their buffers ([`compact`]), oldest first and each at most once, until the sum fits. It drops
-//! messages only if they would not fit even after all of them were copied. [`Account`] keeps these sums.
-//! A consumer that keeps up causes no copy, unless one small message alone keeps more than the bound
-//! alive.
+//! The payload of an incoming message, and every long name in it, is a slice of its frame, and the
+//! frame is a slice of the transport's read buffer. Three bytes may keep megabytes alive, and [`Bytes`]
+//! does not reveal how much. So a message has two sizes: the memory that a copy of it takes
+//! ([`Load::own`]), and the memory that it keeps alive as received ([`Load::kept`]), which is the whole
+//! read buffer as estimated by [`ReadBuffer`]. A queue adds up the second size of its messages. When
+//! the sum exceeds the bound, the queue copies messages out of their buffers ([`compact`]), oldest
+//! first and each at most once, until the sum fits. It drops messages only if they would not fit even
+//! after all of them were copied. [`Account`] keeps these sums. A consumer that keeps up causes no
+//! copy, unless one small message alone keeps more than the bound alive.
 
 #![allow(dead_code, reason = "some functions are used only by queues of optional features")]
 

@@ -1,5 +1,5 @@
-//! A received message allocates nothing: its topic, event and payload are slices of the frame that
-//! the transport allocated.
+//! A received message allocates nothing: its payload and its long names are slices of the frame that
+//! the transport allocated, and short names are stored in their values.
 
 use crate::hand::{Hand, config};
 use bytes::{BufMut, Bytes, BytesMut};

@@ -245,8 +245,8 @@ pub(crate) struct World {
     /// The ticket whose join parameters the driver is evaluating. Until it supplies them, the driver
     /// polls no frames.
     ticket: Option<JoinTicket>,
-    /// Whether the connection or the channel of the ticket has ended since, or another function makes
-    /// the parameters.
+    /// Whether the ticket is stale: since it was issued, its connection or its channel has ended, or
+    /// another function makes the parameters.
     is_stale: bool,
     pub(crate) interests: Vec<(u8, InterestId)>,
     pub(crate) checks: Checks,

@@ -443,7 +443,7 @@ fn frames_of(bench: &Bench, key: usize) -> Vec<Value> {
     frames.filter(|frame| frame[4]["id"] == json!(key)).cloned().collect()
 }
 
-/// Replies to the newest join, which is ignored if it was answered.
+/// Replies to the newest join. If that join was answered before, the client ignores the reply.
 fn answer_join(bench: &mut Bench) {
     let frames = bench.memory.world().to_server.clone();
     if let Some(join) = frames.iter().rfind(|frame| frame[3] == "phx_join") {
@@ -468,7 +468,7 @@ fn poll_all(pushes: &mut [Buying<'_>]) {
 
 /// Random losses, crashes, timeouts, late and repeated replies, a transport that takes no frames, and
 /// dropped futures. Every push ends once, its frames have its key and are bounded, and the number of
-/// repeats is the number of its frames but the first.
+/// repeats is one less than the number of its frames.
 #[test]
 fn random_faults_keep_repeats_bounded() {
     let mut repeats = 0;

@@ -154,8 +154,8 @@ impl Push {
     }
 }
 
-/// "Not sent" means that no frame had the key. The number of repeats is the number of frames but the
-/// first.
+/// "Not sent" means that no frame had the key. The number of repeats is one less than the number of
+/// frames.
 fn check_end(number: u64, push: &Push, outcome: &PushOutcome) -> Result<(), String> {
     let unsent = matches!(outcome, PushOutcome::NotSent(_));
     // The application may cancel an attempt that was written. Its frame is not counted.

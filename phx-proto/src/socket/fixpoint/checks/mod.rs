@@ -51,7 +51,8 @@ pub(crate) struct Checks {
     last_join: Option<Time>,
     /// The number of connections in a row that the server closed soon after a join.
     cuts: u32,
-    /// Whether joins of this connection are paced for certain, because of such connections.
+    /// Whether joins of this connection must be paced, because the server closed the last two
+    /// connections soon after a join.
     paced: bool,
     /// The number of times that the server closed a connection.
     closes: u32,
