@@ -21,6 +21,7 @@
 //! | react to joins, interruptions and replies | [`Signal`]; a push ends with a [`PushOutcome`] |
 //! | find out why a connection or a channel ended | [`Cause`] |
 //! | know who is on a topic | [`Presence`] |
+//! | get the messages that were missed during a disconnect | [`catch_up`] |
 //! | talk to a server with another serializer | [`wire::Codec`] |
 //! | run the async handles on another runtime | `client::Runtime` and `client::Transport` (feature `driver`) |
 //! | run many connections from a document | `service` (feature `service`) |
@@ -133,6 +134,7 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod catch_up;
 #[cfg(feature = "driver")]
 pub mod client;
 mod collections;

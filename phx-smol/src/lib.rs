@@ -102,7 +102,7 @@ pub use phx_proto::service;
 #[cfg(feature = "service")]
 pub use phx_proto::service::{Connections, Router};
 pub use phx_proto::{
-    client, config, event, id, manual, presence, socket, time, topic, upgrade, wire,
+    catch_up, client, config, event, id, manual, presence, socket, time, topic, upgrade, wire,
 };
 
 pub use crate::runtime::{SmolClock, SmolRuntime, SmolTimer};

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::capacity::push_when_ready;
+use super::catch_up::CatchUp;
 use super::client::Handle;
 use super::error::{CallFailed, JoinFailed, PushFailed, RepeatFailed};
 use super::mailbox::MailboxOptions;
@@ -18,6 +19,7 @@ use super::repeat::{Repeated, push_repeating};
 use super::state::{Shared, State, apply};
 use super::subscribers::Subscriber;
 use super::waiters::WaiterId;
+use crate::catch_up::Cursor;
 use crate::config::join_params::JoinParams;
 use crate::event::applied::Released;
 use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
@@ -134,6 +136,7 @@ impl Drop for ChannelInner {
         let taken = self.first_taken.load(Ordering::Relaxed);
         self.shared().command(|state, now| {
             if let (Some(first), false) = (&self.first, taken) {
+                state.end_follower(now, first);
                 state.drop_mailbox(first);
             }
             if apply!(state, now, Release { interest: self.interest }) == Released::Leaving {
@@ -254,9 +257,7 @@ impl Channel {
             // This handle may have ended by now, while another one wants the topic with other
             // parameters.
             self.inner.check(state)?;
-            apply!(state, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
-            state.keep_params(topic.clone(), params.clone());
-            Ok(())
+            state.set_params(now, topic, params.clone())
         })
     }
 
@@ -567,7 +568,16 @@ impl Channel {
             state.read_mailbox(now, &mailbox);
             mailbox
         });
-        Messages::new(Arc::clone(inner), mailbox, first.is_none())
+        let reader = first.and_then(|first| first.reader());
+        Messages::new(Arc::clone(inner), mailbox, first.is_none(), reader)
+    }
+
+    /// The position of the last message that the handle's first stream returned, to be stored and passed
+    /// to [`CatchUp::cursor`](super::CatchUp::cursor) later. `None` for a handle that does not
+    /// [catch up](JoinOptions::catch_up).
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.inner.first.as_ref().and_then(|first| first.cursor())
     }
 
     /// A stream of the messages of one event and of the channel's lifecycle events; see
@@ -643,7 +653,7 @@ impl Channel {
             state.read_mailbox(now, &mailbox);
             mailbox
         });
-        Messages::new(Arc::clone(inner), mailbox, first.is_none())
+        Messages::new(Arc::clone(inner), mailbox, first.is_none(), None)
     }
 
     /// The presences of the channel: a list, and a stream of its changes.
@@ -710,7 +720,7 @@ impl Channel {
                     Ok(id)
                 }
                 Released::Detached => {
-                    state.detach(&self.inner.topic, self.inner.interest);
+                    state.detach(now, &self.inner.topic, self.inner.interest);
                     Err(Left::Detached)
                 }
                 Released::Gone => Err(Left::Gone),
@@ -852,12 +862,14 @@ impl Drop for PendingLeave<'_> {
     }
 }
 
-/// Options of a join: deadline, mailbox, and what happens to conflicting parameters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Options of a join: deadline, mailbox, what happens to conflicting parameters, and how the
+/// consumer catches up after an interruption.
+#[derive(Clone, Debug)]
 pub struct JoinOptions {
     pub(super) deadline: Duration,
     pub(super) mailbox: MailboxOptions,
     pub(super) replace_params: bool,
+    pub(super) catch_up: Option<CatchUp>,
 }
 
 impl JoinOptions {
@@ -870,6 +882,7 @@ impl JoinOptions {
             deadline: super::state::JOIN_DEADLINE,
             mailbox: MailboxOptions::new(),
             replace_params: false,
+            catch_up: None,
         }
     }
 
@@ -915,6 +928,56 @@ impl JoinOptions {
     #[must_use]
     pub fn mailbox(mut self, mailbox: impl Into<MailboxOptions>) -> Self {
         self.mailbox = mailbox.into();
+        self
+    }
+
+    /// Lets the first stream of this handle catch up: [`messages`](Channel::messages) yields each message
+    /// that the server can replay once and in order, across interruptions and a full mailbox. It needs a
+    /// server that keeps the contract of [`catch_up`](crate::catch_up). By default a stream shows the
+    /// messages as they arrive, and an interruption is a gap.
+    ///
+    /// * The position of the last message that the stream returned is added to the parameters of every
+    ///   join, which must be a JSON object. A function of
+    ///   [`JoinParams::from_fn`](crate::JoinParams::from_fn) that returns something else ends the channel,
+    ///   as if it had panicked.
+    /// * The stream yields [`ChannelEvent::CaughtUp`](super::ChannelEvent::CaughtUp) after each replay,
+    ///   and [`ChannelEvent::GapRemains`](super::ChannelEvent::GapRemains) where the server no longer has
+    ///   messages and the client can know that.
+    /// * A full mailbox keeps what it holds, drops the messages that follow, and has the channel joined
+    ///   again when the consumer has taken what it held. This holds for every policy but
+    ///   [`MailboxPolicy::Close`]. `Lagged` counts only messages without a position. A consumer that stops
+    ///   reading therefore causes no join.
+    /// * Up to as many live messages and bytes as the mailbox may hold wait for the end of a replay in
+    ///   addition to those in the mailbox.
+    /// * Further streams of the handle show replayed messages as the server sends them.
+    ///
+    /// Several handles of a topic may catch up, each from its own position. Their joins begin after the
+    /// smallest one, and each stream skips what it has seen. A handle that continues from a cursor while
+    /// the topic is already joined has it joined again.
+    ///
+    /// ```
+    /// # use phx_proto::client::{Client, JoinFailed};
+    /// # async fn example(client: Client, saved: phx_proto::catch_up::Cursor) -> Result<(), JoinFailed> {
+    /// use phx_proto::client::{CatchUp, ChannelEvent, JoinOptions, Message};
+    /// use serde_json::json;
+    ///
+    /// let position_of = |order: &Message| order.payload().to_value().ok()?["pos"].as_u64();
+    /// let options = JoinOptions::new().catch_up(CatchUp::new(position_of).cursor(saved));
+    /// let mut orders = client.join_with("orders", json!({}), options).await?.messages();
+    /// while let Some(event) = orders.next().await {
+    ///     match event {
+    ///         ChannelEvent::Message(order) => println!("{}", order.event()),
+    ///         ChannelEvent::GapRemains { after, through } => println!("lost {after:?}..{through:?}"),
+    ///         _ => {}
+    ///     }
+    ///     // Store `orders.cursor()` together with what was processed.
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn catch_up(mut self, catch_up: CatchUp) -> Self {
+        self.catch_up = Some(catch_up);
         self
     }
 }

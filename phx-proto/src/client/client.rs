@@ -4,6 +4,7 @@ use core::future::poll_fn;
 use core::time::Duration;
 use std::sync::{Arc, Weak};
 
+use super::catch_up::{Follower, is_object};
 use super::channel::{Channel, JoinOptions, PendingLeave, push_and_wait, replied, written};
 use super::error::{JoinFailed, NotConnected, PushFailed};
 use super::mailbox::MailboxOptions;
@@ -399,9 +400,10 @@ impl Client {
         params: impl Into<JoinParams>,
         options: JoinOptions,
     ) -> Result<Channel, JoinFailed> {
+        let deadline = options.deadline;
         // Dropping the channel releases the interest.
         let channel = self.want_with(topic, params, options)?;
-        channel.joined_within(options.deadline).await?;
+        channel.joined_within(deadline).await?;
         Ok(channel)
     }
 
@@ -440,8 +442,9 @@ impl Client {
         self.want_with(topic, params, JoinOptions::new())
     }
 
-    /// Like [`want`](Self::want), with another mailbox or with parameters that replace the
-    /// present ones. The deadline of the options is ignored; only [`join_with`](Self::join_with)
+    /// Like [`want`](Self::want), with another mailbox, with parameters that replace the present
+    /// ones, or with a stream that [catches up](JoinOptions::catch_up). The deadline of the options
+    /// is ignored; only [`join_with`](Self::join_with)
     /// uses it.
     ///
     /// # Errors
@@ -454,12 +457,24 @@ impl Client {
         options: JoinOptions,
     ) -> Result<Channel, JoinError> {
         let (topic, params) = (topic.into(), params.into());
+        let JoinOptions { mailbox: policy, replace_params, catch_up, .. } = options;
+        if catch_up.is_some() && params.fixed().is_some_and(|params| !is_object(params)) {
+            return Err(JoinError::ParamsNotObject { topic });
+        }
+        let follower = catch_up.map(Follower::new);
         let (interest, mailbox) = self.handle.shared.command(|state, now| {
-            let interest = state.want(now, &topic, &params, options.replace_params)?;
-            Ok::<_, JoinError>((interest, state.add_mailbox(&topic, interest, options.mailbox)))
+            let interest = state.want(now, &topic, &params, replace_params)?;
+            let mailbox = match &follower {
+                Some(follower) => {
+                    let follower = Arc::clone(follower);
+                    state.add_follower(now, &topic, interest, policy, follower)
+                }
+                None => state.add_mailbox(&topic, interest, policy),
+            };
+            Ok::<_, JoinError>((interest, mailbox))
         })?;
         let handle = Arc::clone(&self.handle);
-        Ok(Channel::new(handle, topic, interest, options.mailbox, Some(mailbox)))
+        Ok(Channel::new(handle, topic, interest, policy, Some(mailbox)))
     }
 
     /// Returns one more handle of a topic that is already wanted, such as an auto-join. The topic
@@ -485,8 +500,9 @@ impl Client {
         self.channel_with(topic, JoinOptions::new())
     }
 
-    /// Like [`channel`](Self::channel), with another mailbox. The deadline of the options is
-    /// ignored; only [`join_with`](Self::join_with) uses it.
+    /// Like [`channel`](Self::channel), with another mailbox, or with a stream that
+    /// [catches up](JoinOptions::catch_up), whose mailbox exists from this call on. The deadline of the
+    /// options is ignored; only [`join_with`](Self::join_with) uses it.
     ///
     /// # Errors
     ///
@@ -497,9 +513,17 @@ impl Client {
         options: JoinOptions,
     ) -> Result<Channel, NotWanted> {
         let (topic, mailbox) = (topic.into(), options.mailbox);
-        let attach = |state: &mut State, now| apply!(state, now, Attach { topic: topic.clone() });
-        let interest = self.handle.shared.command(attach)?;
-        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, mailbox, None))
+        let follower = options.catch_up.map(Follower::new);
+        let attach = |state: &mut State, now| {
+            let interest = apply!(state, now, Attach { topic: topic.clone() })?;
+            let first = follower.as_ref().map(|follower| {
+                let follower = Arc::clone(follower);
+                state.add_follower(now, &topic, interest, mailbox, follower)
+            });
+            Ok::<_, NotWanted>((interest, first))
+        };
+        let (interest, first) = self.handle.shared.command(attach)?;
+        Ok(Channel::new(Arc::clone(&self.handle), topic, interest, mailbox, first))
     }
 
     /// Pushes on a topic that is already wanted and waits for the reply, like [`Channel::push`] but

@@ -19,6 +19,10 @@
 //! The bound in bytes counts the memory that is held: events, payloads, the responses in the gaps,
 //! and the read buffers behind them. When it is exceeded, messages are first copied out of those
 //! buffers; messages are dropped only when that is not enough. See [`weight`](crate::wire::weight).
+//!
+//! A mailbox of a consumer that [catches up](super::catch_up) keeps what waits when it is full, and
+//! drops every later message up to the next join, because the replay of that join brings them again.
+//! The gap in front of the next message records that, and every join.
 
 use std::collections::VecDeque;
 
@@ -44,6 +48,33 @@ pub enum MailboxPolicy {
     Rejoin,
     /// Ends the stream after the messages that are already queued.
     Close,
+}
+
+/// What a mailbox holds next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Item {
+    Event(ChannelEvent),
+    /// The channel was joined. Only in a mailbox of a consumer that catches up.
+    Joined {
+        response: Payload,
+        mark: JoinMark,
+    },
+    /// The replay of the latest join did not end in time. Only in a mailbox of a consumer that catches up.
+    ReplayTimedOut,
+    /// Every message from here to the next join was dropped. Only in a mailbox of a consumer that catches
+    /// up.
+    Missing,
+}
+
+/// A join, as a consumer that catches up needs to know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct JoinMark {
+    /// Counts the joins, from 1.
+    pub(super) number: u64,
+    /// Whether it is the first join of the channel.
+    pub(super) first: bool,
+    /// Whether the parameters of the join contained the position of the consumer.
+    pub(super) asked: bool,
 }
 
 /// The bounds and the policy of a mailbox.
@@ -133,6 +164,12 @@ pub(super) struct Mailbox {
     discarded: Vec<Message>,
     /// The mailbox has a reader. Without one, an overflow does not join the channel again.
     read: bool,
+    /// The consumer catches up: what is dropped here is replayed after the next join.
+    catches_up: bool,
+    /// The number of joins so far.
+    joins: u64,
+    /// Messages that were dropped since the last `take_missed`, if the consumer catches up.
+    missed: Vec<Message>,
 }
 
 /// A queued message, with the gap before it.
@@ -157,7 +194,13 @@ impl Entry {
 struct Gap {
     lagged: u64,
     interrupted: Option<(Interruption, u32)>,
+    /// The response of the latest join.
     resumed: Option<Payload>,
+    /// The join of that response, if the consumer catches up.
+    joined: Option<JoinMark>,
+    replay_timed_out: bool,
+    /// The number of messages that were dropped after the latest join, if the consumer catches up.
+    missing: u64,
 }
 
 impl Mailbox {
@@ -173,13 +216,26 @@ impl Mailbox {
             dropped: 0,
             discarded: Vec::new(),
             read: false,
+            catches_up: false,
+            joins: 0,
+            missed: Vec::new(),
         }
+    }
+
+    /// A mailbox of a consumer that catches up.
+    pub(super) const fn catching_up(limits: Limits) -> Self {
+        let mut mailbox = Self::new(limits);
+        mailbox.catches_up = true;
+        mailbox
     }
 
     /// Marks the mailbox as having a reader. Returns false when the channel must be joined again:
     /// the policy is [`MailboxPolicy::Rejoin`] and messages are already missing.
     pub(super) fn begin(&mut self) -> bool {
         self.read = true;
+        if self.catches_up {
+            return true;
+        }
         let gaps = self.entries.iter().map(|entry| &entry.before).chain([&self.tail]);
         let lagged = gaps.flatten().any(|gap| gap.lagged > 0);
         if !lagged || self.limits.policy != MailboxPolicy::Rejoin || self.end.is_some() {
@@ -199,8 +255,16 @@ impl Mailbox {
             self.discarded.push(message);
             return true;
         }
+        if self.tail.as_ref().is_some_and(|tail| tail.missing > 0) {
+            self.miss(message);
+            return true;
+        }
         while self.is_full_for(load) {
             match self.limits.policy {
+                _ if self.catches_up && self.limits.policy != MailboxPolicy::Close => {
+                    self.miss(message);
+                    return true;
+                }
                 MailboxPolicy::Rejoin if !self.read => self.drop_oldest(),
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
@@ -246,7 +310,7 @@ impl Mailbox {
         self.change_tail(|tail| {
             let count = tail.interrupted.as_ref().map_or(0, |(_, count)| *count);
             tail.interrupted = Some((cause, count.saturating_add(1)));
-            tail.resumed = None;
+            tail.forget_join();
         });
     }
 
@@ -254,12 +318,44 @@ impl Mailbox {
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
+    /// Records a join for a consumer that catches up. `asked` is true if the parameters contained its
+    /// position.
+    pub(super) fn joined(&mut self, response: Payload, first: bool, asked: bool) {
+        self.joins += 1;
+        let mark = JoinMark { number: self.joins, first, asked };
+        self.change_tail(|tail| {
+            tail.forget_join();
+            tail.resumed = Some(response);
+            tail.joined = Some(mark);
+        });
+    }
+
+    /// Records that the replay of the latest join did not end in time.
+    pub(super) fn replay_timed_out(&mut self) {
+        self.change_tail(|tail| tail.replay_timed_out = true);
+    }
+
+    /// Reports messages that were dropped and that no replay brings.
+    pub(super) fn lagged(&mut self, count: u64) {
+        self.change_tail(|tail| tail.lagged += count);
+    }
+
+    /// The most messages, and the most bytes.
+    pub(super) const fn bounds(&self) -> (usize, usize) {
+        (self.limits.messages, self.limits.bytes)
+    }
+
+    /// The number of joins so far.
+    pub(super) const fn joins(&self) -> u64 {
+        self.joins
+    }
+
     /// Copies the queued gaps, and the messages that pass `filter`, to another, empty mailbox.
     pub(super) fn copy_to(&self, other: &mut Self, filter: impl Fn(&Message) -> bool) {
         let append = |other: &mut Self, gap: &Option<Box<Gap>>| {
             let Some(gap) = gap else { return };
             other.change_tail(|tail| {
-                let earlier = core::mem::replace(tail, Gap::clone(gap));
+                let earlier = core::mem::replace(tail, gap.for_others());
                 tail.put_before(earlier);
             });
         };
@@ -290,7 +386,10 @@ impl Mailbox {
         let lost = self.entries.len() as u64;
         let (end, discarded) = (self.end.take(), core::mem::take(&mut self.discarded));
         let entries = core::mem::take(&mut self.entries);
-        *self = Self { end, dropped: lost, discarded, read: self.read, ..Self::new(self.limits) };
+        let (read, catches_up, joins) = (self.read, self.catches_up, self.joins);
+        let missed = core::mem::take(&mut self.missed);
+        *self = Self { end, dropped: lost, discarded, missed, read, ..Self::new(self.limits) };
+        (self.catches_up, self.joins) = (catches_up, joins);
         self.discarded.extend(entries.into_iter().map(|entry| entry.message));
         lost
     }
@@ -318,6 +417,12 @@ impl Mailbox {
         self.entries.is_empty()
     }
 
+    /// Takes the messages that a consumer that catches up has missed. The caller reports those that no
+    /// replay brings, after the lock is released.
+    pub(super) fn take_missed(&mut self) -> Vec<Message> {
+        core::mem::take(&mut self.missed)
+    }
+
     /// The end of the stream, if the mailbox has ended.
     pub(super) const fn end(&self) -> Option<&StreamEnd> {
         self.end.as_ref()
@@ -334,6 +439,18 @@ impl Mailbox {
     /// every call.
     #[inline]
     pub(super) fn next(&mut self) -> Option<ChannelEvent> {
+        loop {
+            match self.next_item()? {
+                Item::Event(event) => return Some(event),
+                // Only a consumer that catches up has these items, and it calls `next_item`.
+                Item::Joined { .. } | Item::ReplayTimedOut | Item::Missing => {}
+            }
+        }
+    }
+
+    /// Like [`next`](Self::next), with the items for a consumer that catches up.
+    #[inline]
+    pub(super) fn next_item(&mut self) -> Option<Item> {
         let gap = self.entries.front_mut().map_or(&mut self.tail, |entry| &mut entry.before);
         if let Some(some) = gap {
             let before = some.weight();
@@ -349,9 +466,9 @@ impl Mailbox {
         }
         if let Some(entry) = self.entries.pop_front() {
             self.account.remove(0, entry.load);
-            return Some(ChannelEvent::Message(entry.message));
+            return Some(Item::Event(ChannelEvent::Message(entry.message)));
         }
-        self.end.clone().map(ChannelEvent::Closed)
+        self.end.clone().map(|end| Item::Event(ChannelEvent::Closed(end)))
     }
 
     /// Moves messages without gaps between them to the reader's prefetch queue, which is empty, up
@@ -426,6 +543,13 @@ impl Mailbox {
         self.dropped += 1;
     }
 
+    /// Drops the new message, which the replay of the next join brings again.
+    fn miss(&mut self, message: Message) {
+        self.missed.push(message);
+        self.change_tail(|tail| tail.missing += 1);
+        self.dropped += 1;
+    }
+
     /// Drops the new message.
     fn drop_new(&mut self, message: Message) {
         self.discarded.push(message);
@@ -442,14 +566,42 @@ impl Gap {
         ENTRY.saturating_add(cause).saturating_add(response)
     }
 
-    fn next(&mut self) -> Option<ChannelEvent> {
+    fn next(&mut self) -> Option<Item> {
         if self.lagged > 0 {
-            return Some(ChannelEvent::Lagged(core::mem::take(&mut self.lagged)));
+            return Some(Item::Event(ChannelEvent::Lagged(core::mem::take(&mut self.lagged))));
         }
         if let Some((cause, count)) = self.interrupted.take() {
-            return Some(ChannelEvent::Interrupted { cause, count });
+            return Some(Item::Event(ChannelEvent::Interrupted { cause, count }));
         }
-        self.resumed.take().map(|response| ChannelEvent::Resumed { response })
+        if let Some(response) = self.resumed.take() {
+            return Some(match self.joined.take() {
+                Some(mark) => Item::Joined { response, mark },
+                None => Item::Event(ChannelEvent::Resumed { response }),
+            });
+        }
+        if core::mem::take(&mut self.replay_timed_out) {
+            return Some(Item::ReplayTimedOut);
+        }
+        (core::mem::take(&mut self.missing) > 0).then_some(Item::Missing)
+    }
+
+    /// Forgets the latest join, because another one follows. Its replay brings the missing messages.
+    fn forget_join(&mut self) {
+        self.resumed = None;
+        self.joined = None;
+        self.replay_timed_out = false;
+        self.missing = 0;
+    }
+
+    /// The gap as a consumer that does not catch up sees it.
+    fn for_others(&self) -> Self {
+        let mut gap = self.clone();
+        if gap.joined.take().is_some_and(|joined| joined.first) {
+            gap.resumed = None;
+        }
+        gap.lagged += core::mem::take(&mut gap.missing);
+        gap.replay_timed_out = false;
+        gap
     }
 
     fn put_before(&mut self, earlier: Self) {
@@ -501,6 +653,7 @@ mod tests {
                 ChannelEvent::Resumed { .. } => "resumed".into(),
                 ChannelEvent::Lagged(n) => format!("lagged {n}"),
                 ChannelEvent::Closed(_) => "closed".into(),
+                other => format!("{other:?}"),
             });
             if end {
                 break;

@@ -7,8 +7,10 @@ use std::sync::Arc;
 use futures_core::Stream;
 use futures_core::stream::FusedStream;
 
+use super::catch_up::{CatchUpReader, Read};
 use super::channel::ChannelInner;
 use super::subscribers::{Ahead, Subscriber};
+use crate::catch_up::Cursor;
 use crate::event::cause::{ChannelEnd, Interruption};
 use crate::topic::Topic;
 use crate::wire::ByteStr;
@@ -34,8 +36,23 @@ pub enum ChannelEvent {
         /// The server's response to the join.
         response: Payload,
     },
-    /// The number of messages that were dropped at this place, because the consumer was too slow.
+    /// The number of messages that were dropped at this place, because the consumer was too slow. In a
+    /// stream that [catches up](super::JoinOptions::catch_up), only messages that are not replayed count.
     Lagged(u64),
+    /// The replay after a join is over: the consumer has taken every message up to the server's present.
+    /// Only in a stream that [catches up](super::JoinOptions::catch_up).
+    CaughtUp,
+    /// Messages are missing at this place, because the server no longer has them: those with a position
+    /// greater than `after` and not greater than `through`. Only in a stream that
+    /// [catches up](super::JoinOptions::catch_up), and only if the server names its oldest position, if
+    /// positions are contiguous, or if the replay failed; see [`Contract`](crate::catch_up::Contract).
+    GapRemains {
+        /// The position of the last message before the gap; `None` if there was none.
+        after: Option<u64>,
+        /// The greatest position in the gap. `None` if its end is unknown: the server has started its
+        /// numbers over, or its replay was invalid or did not end in time.
+        through: Option<u64>,
+    },
     /// The end of the stream; nothing follows.
     Closed(StreamEnd),
 }
@@ -132,6 +149,9 @@ pub enum StreamEnd {
     /// [`PresenceStream::bytes_max`](super::PresenceStream::bytes_max) allows.
     #[error("the presence list is too large: raise `bytes_max`")]
     PresenceTooLarge,
+    /// The function of [`CatchUp::new`](super::CatchUp::new) panicked.
+    #[error("the function that finds the position of a message panicked")]
+    PositionPanicked,
 }
 
 /// The events of a channel, from [`Channel::messages`](super::Channel::messages),
@@ -146,6 +166,8 @@ pub struct Messages {
     ahead: Ahead,
     starts_now: bool,
     done: bool,
+    /// Puts the messages in order, if the consumer catches up.
+    reader: Option<Box<CatchUpReader>>,
 }
 
 impl Messages {
@@ -153,8 +175,9 @@ impl Messages {
         channel: Arc<ChannelInner>,
         mailbox: Arc<Subscriber>,
         starts_now: bool,
+        reader: Option<Box<CatchUpReader>>,
     ) -> Self {
-        Self { channel, mailbox, ahead: Ahead::default(), starts_now, done: false }
+        Self { channel, mailbox, ahead: Ahead::default(), starts_now, done: false, reader }
     }
 
     /// The topic of the channel.
@@ -170,6 +193,14 @@ impl Messages {
     #[must_use]
     pub const fn starts_now(&self) -> bool {
         self.starts_now
+    }
+
+    /// The position of the last message that this stream returned, to be stored and passed to
+    /// [`CatchUp::cursor`](super::CatchUp::cursor) later. `None` for a stream that does not
+    /// [catch up](super::JoinOptions::catch_up).
+    #[must_use]
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.mailbox.cursor().filter(|_| self.reader.is_some())
     }
 
     /// The same stream with the topic added to each event, for merging the streams of several
@@ -209,9 +240,35 @@ impl Messages {
         if let Some(entry) = self.ahead.prefetched.pop_front() {
             return Poll::Ready(Some(ChannelEvent::Message(entry.into_message())));
         }
-        let event = ready!(self.mailbox.poll_events(&mut self.ahead, cx));
+        let event = if self.reader.is_some() {
+            ready!(self.poll_in_order(cx))
+        } else {
+            ready!(self.mailbox.poll_events(&mut self.ahead, cx))
+        };
         self.done = matches!(event, ChannelEvent::Closed(_));
         Poll::Ready(Some(event))
+    }
+
+    /// Polls for the next event of a stream that catches up.
+    fn poll_in_order(&mut self, cx: &Context<'_>) -> Poll<ChannelEvent> {
+        let Some(reader) = &mut self.reader else { return Poll::Pending };
+        loop {
+            match reader.next() {
+                Some(Read::Event(event)) => return Poll::Ready(event),
+                Some(Read::Rejoin) => {
+                    let joins = reader.joins();
+                    self.channel.shared().command(|state, now| {
+                        state.rejoin_to_catch_up(now, &self.mailbox, joins);
+                    });
+                }
+                None => {
+                    let item = ready!(self.mailbox.poll_item(cx));
+                    if let Some(event) = reader.read(item) {
+                        return Poll::Ready(event);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -264,6 +321,10 @@ impl FusedStream for TopicMessages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        self.channel.shared().with_state(|state| state.drop_mailbox(&self.mailbox));
+        let shared = self.channel.shared();
+        if self.reader.is_some() {
+            shared.command(|state, now| state.end_follower(now, &self.mailbox));
+        }
+        shared.with_state(|state| state.drop_mailbox(&self.mailbox));
     }
 }

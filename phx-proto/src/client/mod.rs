@@ -21,6 +21,7 @@
 //! * Dropping a future or a handle cancels its request, synchronously.
 
 mod capacity;
+mod catch_up;
 mod channel;
 #[allow(clippy::module_inception)]
 mod client;
@@ -43,6 +44,7 @@ mod tracing;
 mod unrouted;
 pub(crate) mod waiters;
 
+pub use catch_up::CatchUp;
 pub use channel::{Channel, JoinOptions, Left};
 pub use client::{Client, WeakClient};
 pub use driver::Driver;

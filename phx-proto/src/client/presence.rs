@@ -203,6 +203,8 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
                 self.ready.push_back(PresenceEvent::Interrupted { cause, count });
             }
             ChannelEvent::Resumed { .. } => self.presence.joined(),
+            // A presence stream does not catch up.
+            ChannelEvent::CaughtUp | ChannelEvent::GapRemains { .. } => {}
             ChannelEvent::Lagged(dropped) => self.resync(dropped),
             ChannelEvent::Closed(end) => self.end(end),
         }

@@ -28,6 +28,7 @@ use core::time::Duration;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::catch_up::{Positions, is_object};
 use super::error::{JoinFailed, JoinObstacle};
 use super::mailbox::Mailbox;
 use super::messages::{Message, StreamEnd};
@@ -201,7 +202,11 @@ impl Shared {
         #[cfg(feature = "tracing")]
         trace.emit(&self.span, self.name.as_deref(), &self.address);
         // These values may own handles of this client, whose drop takes the lock.
-        drop(discarded);
+        for discarded in discarded {
+            if let Discarded::Missed(subscriber, missed) = discarded {
+                subscriber.report_missed(&missed);
+            }
+        }
         wakes.wake();
         answer
     }
@@ -226,8 +231,7 @@ pub(super) struct State {
     pub(super) wakes: Wakes,
     pub(super) waiters: Waiters,
     /// The time of the last command or input.
-    #[cfg(feature = "tracing")]
-    now: Time,
+    pub(super) now: Time,
     /// The cause of the end of the previous connection or attempt.
     pub(super) last_cause: Option<Cause>,
     /// A second reference to the join parameters of every topic, so that the core never drops the
@@ -304,6 +308,8 @@ pub(super) struct Audience {
     pub(super) joins: BTreeMap<u64, InterestId>,
     pub(super) mailboxes: Vec<Arc<Subscriber>>,
     pub(super) presence: PresenceLog,
+    /// The consumers that catch up.
+    pub(super) positions: Option<Arc<Positions>>,
 }
 
 /// The pushes that are pushed again if their outcome is unknown. A shutdown waits for all of them; the
@@ -332,6 +338,8 @@ impl Repeats {
 pub(super) enum Discarded {
     Params(JoinParams),
     Messages(Vec<Message>),
+    /// Messages that were dropped from the mailbox of a consumer that catches up.
+    Missed(Arc<Subscriber>, Vec<Message>),
     Signals(Vec<Signal>),
 }
 
@@ -346,7 +354,6 @@ impl State {
             abandoned: false,
             wakes: Wakes::default(),
             waiters: Waiters::default(),
-            #[cfg(feature = "tracing")]
             now: Time::ZERO,
             last_cause: None,
             params: Table::seeded(seed),
@@ -418,10 +425,7 @@ impl State {
 impl State {
     /// Takes every action out of the core except frames, which are built when they are pulled.
     pub(super) fn drain(&mut self, now: Time) {
-        #[cfg(feature = "tracing")]
-        {
-            self.now = self.now.max(now);
-        }
+        self.now = self.now.max(now);
         while self.socket.has_actions() {
             match self.socket.poll_action(now) {
                 Some(action) => self.handle_action(action),
@@ -501,14 +505,15 @@ impl State {
                 self.finish_leaves(None, LeaveOutcome::Offline);
                 self.wake_watchers();
             }
-            Signal::Joined { topic, .. } => {
+            Signal::Joined { topic, response } => {
                 self.change_log(&topic, PresenceLog::restart);
                 self.resolve_joins(&topic, &Ok(()));
+                self.notify_joined(&topic, &response, true);
             }
             Signal::Resumed { topic, response } => {
                 self.change_log(&topic, PresenceLog::restart);
                 self.resolve_joins(&topic, &Ok(()));
-                self.notify(&topic, |mailbox| mailbox.resumed(response.clone()));
+                self.notify_joined(&topic, &response, false);
             }
             Signal::JoinRejected { topic, rejection, last: true } => {
                 self.resolve_joins(&topic, &Err(JoinFailed::Rejected(rejection)));
@@ -523,7 +528,7 @@ impl State {
             }
             Signal::Interrupted { topic, cause } => {
                 self.change_log(&topic, PresenceLog::stop);
-                self.notify(&topic, |mailbox| mailbox.interrupted(cause.clone()));
+                self.notify_interrupted(&topic, &cause);
             }
             Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
             // The subscribers were notified when the leave was requested; newer waiters may already
@@ -607,7 +612,7 @@ impl State {
         self.topics.remove(topic);
     }
 
-    fn notify(&mut self, topic: &Topic, mut change: impl FnMut(&mut Mailbox)) {
+    pub(super) fn notify(&mut self, topic: &Topic, mut change: impl FnMut(&mut Mailbox)) {
         let Some(audience) = self.topics.get(topic) else { return };
         for subscriber in &audience.mailboxes {
             let mut slot = subscriber.lock();
@@ -634,8 +639,7 @@ impl State {
     ) -> Result<InterestId, JoinError> {
         let held = self.socket.join_params(topic);
         if replace && held.is_some_and(|held| !held.same(params)) {
-            apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
-            self.keep_params(topic.clone(), params.clone());
+            self.set_params(now, topic, params.clone())?;
             return Ok(apply!(self, now, Attach { topic: topic.clone() })?);
         }
         let shared = self.socket.interests(topic) > 0;
@@ -644,6 +648,24 @@ impl State {
             self.keep_params(topic.clone(), params.clone());
         }
         Ok(interest)
+    }
+
+    /// Replaces the parameters of a wanted topic. The positions of consumers that catch up stay in them.
+    pub(super) fn set_params(
+        &mut self,
+        now: Time,
+        topic: &Topic,
+        mut params: JoinParams,
+    ) -> Result<(), JoinError> {
+        if let Some(held) = self.socket.join_params(topic).filter(|held| held.is_extended()) {
+            if params.fixed().is_some_and(|params| !is_object(params)) {
+                return Err(JoinError::ParamsNotObject { topic: topic.clone() });
+            }
+            params = held.rebased(params);
+        }
+        apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;
+        self.keep_params(topic.clone(), params);
+        Ok(())
     }
 
     /// Registers a waiter for a topic's join, with an optional deadline. The waiter is done at once
@@ -741,6 +763,16 @@ impl State {
         while let Some(id) = self.waiters.pop_expired(now) {
             let Some(waiter) = self.waiters.get_mut(id) else { continue };
             self.wakes.extend(waiter.take_waker());
+            if let Wait::CatchUp(subscriber) = &waiter.wait {
+                if let Some(subscriber) = subscriber.upgrade() {
+                    let mut slot = subscriber.lock();
+                    slot.mailbox.replay_timed_out();
+                    self.wakes.extend(slot.parked.take());
+                    drop(slot);
+                    self.discarded.push(Discarded::Missed(subscriber, Vec::new()));
+                }
+                continue;
+            }
             let (Some(join), WaiterId::Join(number)) = (waiter.join(), id) else { continue };
             join.result = Some(Err(JoinFailed::Deadline { last: join.last.take() }));
             if let Some(audience) = self.topics.get_mut(&join.topic) {

@@ -5,20 +5,24 @@ use core::task::{Context, Poll};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::mailbox::{Entry, Limits, Mailbox, MailboxOptions};
+use super::catch_up::{CatchUpReader, Follower, Part, Positions};
+use super::mailbox::{Entry, Item, Limits, Mailbox, MailboxOptions};
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
 use super::state::{Discarded, State, apply};
 use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked, poll_parking};
-use crate::event::cause::ChannelEnd;
+use crate::catch_up::Cursor;
+use crate::config::join_params::JoinParams;
+use crate::event::cause::{ChannelEnd, Interruption};
 use crate::event::signal::Signal;
 use crate::id::InterestId;
 use crate::socket::ChannelStatus;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::topic::Topic;
+use crate::wire::payload::Payload;
 
 /// A mailbox, with the topic and the interest that it belongs to.
 ///
@@ -29,7 +33,18 @@ pub(super) struct Subscriber {
     interest: InterestId,
     /// The messages that the mailbox takes.
     filter: Filter,
+    /// The consumer, if it catches up.
+    following: Option<Following>,
     slot: Mutex<Slot>,
+}
+
+/// A consumer that catches up.
+struct Following {
+    follower: Arc<Follower>,
+    /// Whether the consumer begins on a channel that is already joined.
+    live: bool,
+    /// The waiter whose deadline is that of the replay.
+    waiter: WaiterId,
 }
 
 /// A filter of messages by event. Lifecycle events always pass.
@@ -64,6 +79,46 @@ impl Subscriber {
     #[inline]
     pub(super) fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock()
+    }
+
+    /// The position of a consumer that catches up.
+    pub(super) fn cursor(&self) -> Option<Cursor> {
+        self.following.as_ref().map(|following| following.follower.cursor())
+    }
+
+    /// Makes the reader of a consumer that catches up.
+    pub(super) fn reader(&self) -> Option<Box<CatchUpReader>> {
+        let Following { follower, live, .. } = self.following.as_ref()?;
+        let bounds = self.lock().mailbox.bounds();
+        let reader = CatchUpReader::new(Arc::clone(follower), self.topic.clone(), bounds, *live);
+        Some(Box::new(reader))
+    }
+
+    /// Reports those of the dropped messages that no replay brings. Calls code of the application, so no
+    /// lock may be held.
+    pub(super) fn report_missed(&self, missed: &[Message]) {
+        let Some(following) = &self.following else { return };
+        let lost = following.follower.count_unnumbered(missed);
+        if lost > 0 {
+            let mut slot = self.lock();
+            slot.mailbox.lagged(lost);
+            let waker = slot.parked.take();
+            drop(slot);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Polls for the next item of a consumer that catches up.
+    pub(super) fn poll_item(&self, cx: &Context<'_>) -> Poll<Item> {
+        poll_parked(cx, |task| {
+            let mut slot = self.lock();
+            match slot.mailbox.next_item() {
+                Some(item) => Poll::Ready(item),
+                None => slot.parked.park(task),
+            }
+        })
     }
 
     /// Takes the next event, if there is one, without registering a waker.
@@ -137,7 +192,104 @@ impl State {
         interest: InterestId,
         options: MailboxOptions,
     ) -> Arc<Subscriber> {
-        self.add_subscriber(topic, interest, options, Filter::All, None)
+        self.add_subscriber(topic, interest, options, Filter::All, None, None)
+    }
+
+    /// Adds a mailbox whose consumer catches up, and adds its position to the parameters of every further
+    /// join of the topic. If the topic is joined already and the consumer has a position, the topic is
+    /// joined again.
+    pub(super) fn add_follower(
+        &mut self,
+        now: Time,
+        topic: &Topic,
+        interest: InterestId,
+        options: MailboxOptions,
+        follower: Arc<Follower>,
+    ) -> Arc<Subscriber> {
+        let audience = self.topics.get_or_default(topic.clone());
+        let positions = Arc::clone(audience.positions.get_or_insert_default());
+        if positions.add(Arc::clone(&follower)) {
+            self.extend_params(now, topic, positions);
+        }
+        let joined = self.socket.channel_status(topic) == ChannelStatus::Joined;
+        let live = joined && follower.cursor().position().is_none();
+        let waiter = WaiterId::CatchUp(self.waiters.mint());
+        let following = Following { follower, live, waiter };
+        let subscriber =
+            self.add_subscriber(topic, interest, options, Filter::All, None, Some(following));
+        let waiting = Wait::CatchUp(Arc::downgrade(&subscriber));
+        self.waiters.register(waiter, waiting, None);
+        if joined && !live {
+            self.rejoin(now, topic);
+        }
+        subscriber
+    }
+
+    /// Adds the positions of consumers that catch up to the parameters of a topic.
+    fn extend_params(&mut self, now: Time, topic: &Topic, positions: Arc<Positions>) {
+        let Some(params) = self.socket.join_params(topic).cloned() else { return };
+        let params = params.extended(Arc::new(move |params| positions.add_to(params)));
+        self.replace_params(now, topic, params);
+    }
+
+    /// Replaces the parameters of a wanted topic by equivalent ones, which cannot fail.
+    fn replace_params(&mut self, now: Time, topic: &Topic, params: JoinParams) {
+        let set = apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() });
+        if set.is_ok() {
+            self.keep_params(topic.clone(), params);
+        }
+    }
+
+    /// Called when a consumer that catches up ends: joins no longer have its position.
+    pub(super) fn end_follower(&mut self, now: Time, subscriber: &Subscriber) {
+        let Some(Following { follower, waiter, .. }) = &subscriber.following else { return };
+        // This waiter has no waker.
+        drop(self.waiters.remove(*waiter));
+        let topic = &subscriber.topic;
+        let Some(audience) = self.topics.get_mut(topic) else { return };
+        if !audience.positions.as_ref().is_some_and(|positions| positions.remove(follower)) {
+            return;
+        }
+        audience.positions = None;
+        if let Some(params) = self.socket.join_params(topic).cloned() {
+            self.replace_params(now, topic, params.into_base());
+        }
+    }
+
+    /// Joins the channel again, because a consumer that catches up lacks messages. Does nothing if the
+    /// channel was joined since the consumer's last join, because the replay of that join brings them.
+    pub(super) fn rejoin_to_catch_up(&mut self, now: Time, subscriber: &Subscriber, joins: u64) {
+        let is_newest = subscriber.lock().mailbox.joins() == joins;
+        if is_newest && self.socket.is_interested(subscriber.interest) {
+            self.rejoin(now, &subscriber.topic);
+        }
+    }
+
+    /// Notifies the mailboxes of a topic of a join.
+    pub(super) fn notify_joined(&mut self, topic: &Topic, response: &Payload, first: bool) {
+        let Some(audience) = self.topics.get(topic) else { return };
+        for subscriber in &audience.mailboxes {
+            let mut slot = subscriber.lock();
+            if let Some(following) = &subscriber.following {
+                let follower = &following.follower;
+                slot.mailbox.joined(response.clone(), first, follower.asked());
+                self.waiters.await_replay(following.waiter, follower, self.now);
+            } else if !first {
+                slot.mailbox.resumed(response.clone());
+            } else {
+                continue;
+            }
+            self.wakes.extend(slot.parked.take());
+        }
+    }
+
+    /// Notifies the mailboxes of a topic of the loss of its join.
+    pub(super) fn notify_interrupted(&mut self, topic: &Topic, cause: &Interruption) {
+        self.notify(topic, |mailbox| mailbox.interrupted(cause.clone()));
+        let Some(audience) = self.topics.get(topic) else { return };
+        for following in audience.mailboxes.iter().filter_map(|it| it.following.as_ref()) {
+            self.waiters.disarm(following.waiter);
+        }
     }
 
     /// Adds a mailbox that gets these events from now on, and a copy of those queued in `first`,
@@ -149,7 +301,7 @@ impl State {
         options: MailboxOptions,
         first: Option<&Subscriber>,
     ) -> Arc<Subscriber> {
-        self.add_subscriber(topic, interest, options, Filter::Events(events), first)
+        self.add_subscriber(topic, interest, options, Filter::Events(events), first, None)
     }
 
     fn add_subscriber(
@@ -159,13 +311,18 @@ impl State {
         options: MailboxOptions,
         filter: Filter,
         first: Option<&Subscriber>,
+        following: Option<Following>,
     ) -> Arc<Subscriber> {
         let config = self.socket.config();
-        let mut mailbox = Mailbox::new(Limits {
+        let limits = Limits {
             messages: options.messages.unwrap_or(config.mailbox_messages_max.get()),
             bytes: options.bytes.unwrap_or(config.mailbox_bytes_max),
             policy: options.policy,
-        });
+        };
+        let mut mailbox = match following {
+            Some(_) => Mailbox::catching_up(limits),
+            None => Mailbox::new(limits),
+        };
         if let Some(first) = first {
             let wanted = |message: &Message| filter.accepts(message, false);
             first.lock().mailbox.copy_to(&mut mailbox, wanted);
@@ -176,7 +333,9 @@ impl State {
             mailbox.close(StreamEnd::Gone);
         }
         let slot = Mutex::new(Slot { mailbox, parked: Parked::new() });
-        let subscriber = Arc::new(Subscriber { topic: topic.clone(), interest, filter, slot });
+        let topic_of = topic.clone();
+        let subscriber = Subscriber { topic: topic_of, interest, filter, following, slot };
+        let subscriber = Arc::new(subscriber);
         if wanted {
             let audience = self.topics.get_or_default(topic.clone());
             if audience.mailboxes.is_empty() {
@@ -196,8 +355,14 @@ impl State {
         topic: &Topic,
         interest: InterestId,
     ) -> (Arc<Subscriber>, Vec<Logged>) {
-        let subscriber =
-            self.add_subscriber(topic, interest, MailboxOptions::new(), Filter::Presence, None);
+        let subscriber = self.add_subscriber(
+            topic,
+            interest,
+            MailboxOptions::new(),
+            Filter::Presence,
+            None,
+            None,
+        );
         subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Logged]>::to_vec);
@@ -241,12 +406,24 @@ impl State {
         let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;
-        let mut deliver_to = |subscriber: &Subscriber, message: Message| {
+        let (waiters, now) = (&mut self.waiters, self.now);
+        let mut deliver_to = |subscriber: &Arc<Subscriber>, message: Message| {
             let mut slot = subscriber.lock();
+            if let Some(Following { follower, waiter, .. }) = &subscriber.following {
+                match follower.part(message.event()) {
+                    Some(Part::Part) => waiters.await_replay(*waiter, follower, now),
+                    Some(Part::End) => waiters.disarm(*waiter),
+                    None => {}
+                }
+            }
             kept &= slot.mailbox.message(message, load);
             *drops += slot.mailbox.take_dropped();
             if slot.mailbox.has_discarded() {
                 discarded.push(Discarded::Messages(slot.mailbox.take_discarded()));
+            }
+            let missed = slot.mailbox.take_missed();
+            if !missed.is_empty() {
+                discarded.push(Discarded::Missed(Arc::clone(subscriber), missed));
             }
             wakes.extend(slot.parked.take());
         };
@@ -297,9 +474,15 @@ impl State {
     }
 
     /// Ends the waiters and the mailboxes of one handle, while other handles keep the topic.
-    pub(super) fn detach(&mut self, topic: &Topic, interest: InterestId) {
+    pub(super) fn detach(&mut self, now: Time, topic: &Topic, interest: InterestId) {
         self.end_joins_of(topic, interest);
         self.wake_line(topic);
+        let of_handle = |it: &&Arc<Subscriber>| it.interest == interest && it.following.is_some();
+        let mailboxes = self.topics.get(topic).map(|audience| audience.mailboxes.iter());
+        let follower = mailboxes.and_then(|mut mailboxes| mailboxes.find(of_handle).cloned());
+        if let Some(follower) = follower {
+            self.end_follower(now, &follower);
+        }
         let Some(audience) = self.topics.get_mut(topic) else { return };
         audience.mailboxes.retain(|subscriber| {
             let stays = subscriber.interest != interest;

@@ -16,10 +16,14 @@
 //! is replaced or removed is dropped after the lock is released.
 
 use core::task::{Context, Poll, Waker};
+use core::time::Duration;
 use std::collections::BTreeSet;
+use std::sync::Weak;
 
+use super::catch_up::Follower;
 use super::error::{JoinFailed, JoinObstacle};
 use super::signals::SignalQueue;
+use super::subscribers::Subscriber;
 use crate::collections::ordered::{Numbered, Ordered};
 use crate::event::cause::{LeaveOutcome, PushOutcome};
 use crate::id::PushId;
@@ -116,6 +120,8 @@ pub(super) enum WaiterId {
     Leave(u64),
     /// A waiter for a join.
     Join(u64),
+    /// A consumer that catches up, for the deadline of its replay.
+    CatchUp(u64),
     /// A waiter for space in the push queue.
     Capacity(u64),
     /// A waiter for the outcome of a push.
@@ -130,6 +136,7 @@ impl Numbered for WaiterId {
             | Self::Shutdown(id)
             | Self::Leave(id)
             | Self::Join(id)
+            | Self::CatchUp(id)
             | Self::Capacity(id) => id,
             Self::Push(push) => push.as_u64(),
         }
@@ -143,6 +150,7 @@ pub(super) enum Wait {
     Shutdown,
     Leave { topic: Topic, outcome: Option<LeaveOutcome> },
     Join(Box<JoinWait>),
+    CatchUp(Weak<Subscriber>),
     Capacity,
     Push(PushWait),
 }
@@ -200,6 +208,15 @@ impl Waiters {
         if let Some(waiter) = self.entries.get_mut(id) {
             waiter.deadline = Some(deadline);
             self.deadlines.insert((deadline, id));
+        }
+    }
+
+    /// Sets the deadline of the replay of a consumer that catches up, if the replay has an end.
+    pub(super) fn await_replay(&mut self, id: WaiterId, follower: &Follower, now: Time) {
+        self.disarm(id);
+        let timeout = follower.contract.end_timeout;
+        if follower.contract.events.is_some() && timeout != Duration::MAX {
+            self.arm(id, now + timeout);
         }
     }
 

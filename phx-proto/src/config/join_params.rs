@@ -26,6 +26,9 @@ pub struct ParamsPanicked;
 
 type ParamsFn = dyn Fn(&JoinAttempt) -> Payload + Send + Sync;
 
+/// Adds something to a payload; `None` if that is not possible.
+pub(crate) type ExtendFn = dyn Fn(Payload) -> Option<Payload> + Send + Sync;
+
 /// The payload of `phx_join`: fixed, or computed for each attempt.
 ///
 /// Use a function for values that change between attempts, such as a fresh token or the id of the last
@@ -41,6 +44,11 @@ pub struct JoinParams(Inner);
 enum Inner {
     Fixed(Payload),
     Function(Arc<ParamsFn>),
+    /// Other parameters, to which a function of this crate adds something for each attempt.
+    Extended {
+        base: Box<JoinParams>,
+        extend: Arc<ExtendFn>,
+    },
 }
 
 impl JoinParams {
@@ -79,6 +87,47 @@ impl JoinParams {
             Inner::Function(function) => {
                 catch_unwind(AssertUnwindSafe(|| function(attempt))).map_err(|_| ParamsPanicked)
             }
+            Inner::Extended { base, extend } => {
+                extend(base.payload(attempt)?).ok_or(ParamsPanicked)
+            }
+        }
+    }
+
+    /// The same parameters, to which `extend` adds something for each attempt. Callers that share a topic
+    /// do not see the difference: [`same`](Self::same) ignores the extension.
+    #[cfg(feature = "driver")]
+    pub(crate) fn extended(self, extend: Arc<ExtendFn>) -> Self {
+        Self(Inner::Extended { base: Box::new(self.into_base()), extend })
+    }
+
+    /// The parameters without an extension.
+    #[cfg(feature = "driver")]
+    pub(crate) fn into_base(self) -> Self {
+        match self.0 {
+            Inner::Extended { base, .. } => *base,
+            _ => self,
+        }
+    }
+
+    /// Whether something is added to the parameters for each attempt.
+    #[cfg(feature = "driver")]
+    pub(crate) const fn is_extended(&self) -> bool {
+        matches!(self.0, Inner::Extended { .. })
+    }
+
+    /// Other parameters, with the extension of these.
+    #[cfg(feature = "driver")]
+    pub(crate) fn rebased(&self, params: Self) -> Self {
+        match &self.0 {
+            Inner::Extended { extend, .. } => params.extended(Arc::clone(extend)),
+            _ => params,
+        }
+    }
+
+    fn base(&self) -> &Self {
+        match &self.0 {
+            Inner::Extended { base, .. } => base,
+            _ => self,
         }
     }
 
@@ -86,7 +135,7 @@ impl JoinParams {
     pub(crate) fn fixed(&self) -> Option<&Payload> {
         match &self.0 {
             Inner::Fixed(payload) => Some(payload),
-            Inner::Function(_) => None,
+            Inner::Function(_) | Inner::Extended { .. } => None,
         }
     }
 
@@ -96,11 +145,24 @@ impl JoinParams {
     /// [`Socket::join_params`](crate::Socket::join_params).
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
-        match (&self.0, &other.0) {
+        match (&self.base().0, &other.base().0) {
             (Inner::Fixed(one), Inner::Fixed(two)) => one.same_json(two),
             (Inner::Function(one), Inner::Function(two)) => Arc::ptr_eq(one, two),
             _ => false,
         }
+    }
+
+    /// Whether two parameters are the same and have the same extension, so that one may be sent for the
+    /// other.
+    pub(crate) fn interchangeable(&self, other: &Self) -> bool {
+        let extensions = match (&self.0, &other.0) {
+            (Inner::Extended { extend: one, .. }, Inner::Extended { extend: two, .. }) => {
+                Arc::ptr_eq(one, two)
+            }
+            (Inner::Extended { .. }, _) | (_, Inner::Extended { .. }) => false,
+            _ => true,
+        };
+        extensions && self.same(other)
     }
 }
 
@@ -116,6 +178,7 @@ impl fmt::Debug for JoinParams {
         match &self.0 {
             Inner::Fixed(payload) => f.debug_tuple("Fixed").field(payload).finish(),
             Inner::Function(_) => f.write_str("Function"),
+            Inner::Extended { base, .. } => fmt::Debug::fmt(base, f),
         }
     }
 }

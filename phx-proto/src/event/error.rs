@@ -47,6 +47,16 @@ pub enum JoinError {
     /// New parameters were set for a topic that is not wanted.
     #[error(transparent)]
     NotWanted(#[from] NotWanted),
+    /// The parameters are not a JSON object, so the position of a consumer that catches up cannot be added
+    /// to them.
+    #[error(
+        "the join parameters of {topic:?} must be a JSON object, because the position of a consumer that \
+         catches up is added to them"
+    )]
+    ParamsNotObject {
+        /// The topic.
+        topic: Topic,
+    },
     /// The join frame would be larger than [`Config::max_push_bytes`](crate::Config::max_push_bytes).
     #[error("the join would be larger than {limit} bytes (`max_push_bytes`)")]
     TooLarge {

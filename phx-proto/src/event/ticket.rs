@@ -37,7 +37,7 @@ impl JoinTicket {
 
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         (self.connection, self.order) == (other.connection, other.order)
-            && self.params.same(&other.params)
+            && self.params.interchangeable(&other.params)
     }
 }
 

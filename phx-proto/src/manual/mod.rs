@@ -8,6 +8,7 @@
 //! | [`share_a_topic`] | several handles of one topic, streams of selected events, merged streams |
 //! | [`push_again`] | how to push again when the reply was lost, without a second effect |
 //! | [`unrouted`] | how to read messages on topics that were not joined, such as GraphQL subscriptions |
+//! | [`catch_up`] | how to get the messages that were missed during an interruption, each once and in order |
 //! | [`presence`] | the list of present clients |
 //! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
 //! | [`bounds`] | every bound: what it counts, its setter, and what happens when it is reached |
@@ -42,7 +43,7 @@
 //! | push | an event that the program sends: a *call* waits for a reply, a *cast* does not |
 //! | message | an event that the server sends on a topic |
 //! | consumer | the code that reads a stream of messages; its *mailbox* is the bounded queue of that stream |
-//! | gap | the time between `Interrupted` and `Resumed`, in which a channel was not joined; the server does not repeat messages of that time |
+//! | gap | the time between `Interrupted` and `Resumed`, in which a channel was not joined; the server does not repeat messages of that time, unless the program [catches up](catch_up) |
 //! | signal | a [`Signal`](crate::Signal): one thing that happened to a client |
 //! | core, driver | the core is the [`Socket`](crate::Socket), which decides; the driver is the future that dials, reads and writes for it |
 
@@ -73,6 +74,9 @@ pub mod wait_for_a_backend {}
 #[cfg(feature = "driver")]
 #[doc = include_str!("share_a_topic.md")]
 pub mod share_a_topic {}
+#[cfg(feature = "driver")]
+#[doc = include_str!("catch_up.md")]
+pub mod catch_up {}
 #[cfg(feature = "driver")]
 #[doc = include_str!("log_and_trace.md")]
 pub mod log_and_trace {}

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::codec::Payload;
 use super::handshake::Admission;
+use super::ring;
 
 /// The maximum number of messages of one `push_me`, and of bytes of one `big` or `push_me_binary`.
 /// A larger request crashes the channel; without the limit, it could crash the test process.
@@ -22,6 +23,7 @@ pub(super) enum Kind {
     SlowJoin,
     Presence,
     Absinthe,
+    Ring,
 }
 
 /// The outcome of a join callback.
@@ -70,6 +72,10 @@ pub(super) enum Effect {
     Subscribe,
     /// Ends a GraphQL subscription and answers the push.
     Unsubscribe { subscription: String },
+    /// Adds a message to the ring of the topic, broadcasts it, and answers the push with its position.
+    Append { payload: Map<String, Value> },
+    /// Replays the messages after this position as events.
+    Replay { since: Option<u64> },
 }
 
 /// The topic of Absinthe's control channel.
@@ -80,6 +86,7 @@ pub(super) fn join(topic: &str, payload: &Payload) -> JoinVerdict {
     match pattern {
         Some("room") => join_room(topic, payload),
         Some("presence") => join_presence(topic, payload),
+        Some("ring") => join_ring(payload),
         Some("slowjoin") => match number(payload, "ms") {
             Some(ms) => JoinVerdict::Accepted {
                 kind: Kind::SlowJoin,
@@ -111,6 +118,7 @@ pub(super) fn handle_in(
         Kind::Room => room_event(event, payload, socket),
         Kind::Presence => presence_event(event, payload),
         Kind::Absinthe => absinthe_event(event, payload),
+        Kind::Ring => ring_event(event, payload),
         Kind::SlowJoin => (event == "echo").then(|| vec![reply("ok", payload.clone())]),
     };
     // The handler has no clause for this event, so it crashes the channel: wire/push_unknown_event.
@@ -145,6 +153,28 @@ fn join_presence(topic: &str, payload: &Payload) -> JoinVerdict {
         sleep: Duration::ZERO,
         after: vec![Effect::Track { key: own_key(payload), meta }, Effect::PushState],
     }
+}
+
+/// The position of the client in the parameters of a join.
+pub(super) fn since(payload: &Payload) -> Option<u64> {
+    number(payload, ring::SINCE)
+}
+
+/// The response is the replay, unless the client asks for events.
+fn join_ring(payload: &Payload) -> JoinVerdict {
+    let in_events = text(payload, "replay").as_deref() == Some("events");
+    let after = in_events.then(|| Effect::Replay { since: since(payload) });
+    JoinVerdict::Accepted {
+        kind: Kind::Ring,
+        response: json!({}),
+        sleep: Duration::ZERO,
+        after: after.into_iter().collect(),
+    }
+}
+
+fn ring_event(event: &str, payload: &Payload) -> Option<Vec<Effect>> {
+    let Payload::Json(Value::Object(members)) = payload else { return None };
+    (event == "append").then(|| vec![Effect::Append { payload: members.clone() }])
 }
 
 /// The effects of an event; `None` if the handler has no clause for it.

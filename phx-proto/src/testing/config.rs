@@ -22,7 +22,7 @@ pub enum Version {
 /// The settings of a [`Server`](super::Server).
 ///
 /// The defaults are those of the recorded server: Phoenix 1.8.12, an idle timeout of 60 seconds, 100
-/// channels for each socket, seed 0, and no limit for the size of a frame. A real server has such a
+/// channels for each socket, 1,000 messages for each ring, seed 0, and no limit for the size of a frame. A real server has such a
 /// limit, 10,000,000 bytes or less by default (see [`protocol`](crate::manual::protocol#limits)); set
 /// [`max_frame_bytes`](Self::max_frame_bytes) to test with one.
 #[derive(Clone, Debug)]
@@ -36,6 +36,7 @@ pub struct ServerConfig {
     pub(super) drainer: bool,
     pub(super) channel_delay: Duration,
     pub(super) presence_delay: Duration,
+    pub(super) ring_size: usize,
 }
 
 impl Default for ServerConfig {
@@ -50,6 +51,7 @@ impl Default for ServerConfig {
             drainer: true,
             channel_delay: Duration::ZERO,
             presence_delay: Duration::ZERO,
+            ring_size: 1_000,
         }
     }
 }
@@ -127,6 +129,13 @@ impl ServerConfig {
     #[must_use]
     pub fn presence_delay(mut self, most: Duration) -> Self {
         self.presence_delay = most;
+        self
+    }
+
+    /// The most messages that a topic `ring:*` keeps. The default is 1,000.
+    #[must_use]
+    pub fn ring_size(mut self, messages: usize) -> Self {
+        self.ring_size = messages;
         self
     }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::channels::{ABSINTHE, Effect};
 use super::codec::{self, EncodeFault, Payload};
 use super::observer::Observation;
+use super::ring;
 use super::server::{PeerId, Server, Timer};
 use super::socket::{Channel, End};
 use crate::time::Time;
@@ -96,6 +97,22 @@ impl Server {
                 self.subscriptions.retain(|(id, ..)| *id != subscription);
                 let response = Payload::Json(json!({ "subscriptionId": subscription }));
                 self.reply_or_crash(peer, topic, instance, msg_ref, "ok", &response);
+            }
+            Effect::Append { payload } => {
+                let payload = self.rings.append(topic, Value::Object(payload));
+                let response = Payload::Json(json!({ "pos": payload["pos"] }));
+                let entry = Payload::Json(payload);
+                if self.broadcast_from(topic, ring::ENTRY, &entry, None).is_err() {
+                    self.end_channel(peer, topic, End::Error);
+                }
+                self.reply_or_crash(peer, topic, instance, msg_ref, "ok", &response);
+            }
+            Effect::Replay { since } => {
+                for part in self.rings.parts(topic, since) {
+                    self.push_or_crash(peer, topic, instance, ring::MISSED, &Payload::Json(part));
+                }
+                let end = Payload::Json(self.rings.end(topic));
+                self.push_or_crash(peer, topic, instance, ring::CAUGHT_UP, &end);
             }
             Effect::ReplyState => {
                 let state = Payload::Json(self.presence.state(topic));

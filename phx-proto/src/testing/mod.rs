@@ -63,6 +63,7 @@
 //! | `presence:*` | tracks the joiner under `key` with `meta`; has `update`, `untrack`, `track_extra`, `list`, `push_state`, `crash` |
 //! | `slowjoin:*` | the join takes `ms`, and the whole socket waits for it; has `echo` |
 //! | `__absinthe__:control` | the control channel of Absinthe: `doc` with a `query` that begins with `subscription` is answered with a `subscriptionId`, and [`Server::publish`] sends data to it; has `unsubscribe` |
+//! | `ring:*` | numbers the messages that `append` adds (`pos`) and keeps the newest ones; a join with `since` is followed by a replay, in its response or, with `"replay": "events"`, in events `missed` and then `caught_up`; the form is that of [`Contract`](crate::catch_up::Contract) |
 //! | `deny:*` | the join is refused with `{"reason":"unauthorized"}` |
 //! | `boom:*` | the join raises |
 //!
@@ -77,6 +78,7 @@
 //! | [`version`](ServerConfig::version) | the differences between 1.7.24, 1.8.9 and 1.8.12 |
 //! | [`drainer`](ServerConfig::drainer) | without it, joined sockets receive close code 1000 on a shutdown instead of 1012 |
 //! | [`channel_delay`](ServerConfig::channel_delay) | the reply to a heartbeat, or of another channel, overtakes the reply of a channel; messages arrive between a join's ok and the `presence_state` |
+//! | [`ring_size`](ServerConfig::ring_size) | a topic `ring:*` has forgotten what a client missed |
 //! | [`presence_delay`](ServerConfig::presence_delay) | simultaneous presence joins: a `presence_state` contains metas whose diffs arrive after it |
 //!
 //! Limitations: no long-poll; integers wider than 64 bits become doubles; a frame with JSON nested
@@ -116,6 +118,7 @@ mod link;
 pub(crate) mod listener;
 mod observer;
 mod presence;
+mod ring;
 #[cfg(feature = "driver")]
 mod script;
 mod server;

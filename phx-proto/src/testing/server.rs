@@ -12,6 +12,7 @@ use super::config::{ServerConfig, Version};
 use super::handshake::{self, Accepted, HttpRefusal, HttpRequest};
 use super::observer::{Observation, Observer};
 use super::presence::Presence;
+use super::ring::{self, Rings};
 use super::socket::{End, Mail, Socket};
 use crate::socket::rng::Rng;
 use crate::time::Time;
@@ -57,6 +58,7 @@ pub struct Server {
     pub(super) sockets: BTreeMap<PeerId, Socket>,
     pub(super) outputs: VecDeque<Output>,
     pub(super) presence: Presence,
+    pub(super) rings: Rings,
     /// Counts channel instances; their order is the order of subscriptions.
     pub(super) instances: u64,
     pub(super) held: Option<Vec<HeldReply>>,
@@ -111,6 +113,7 @@ impl Server {
     pub fn new(config: ServerConfig) -> Self {
         Self {
             presence: Presence::new(config.seed),
+            rings: Rings::new(config.ring_size),
             now: Time::ZERO,
             rng: Rng::new(config.seed),
             diffs: VecDeque::new(),
@@ -294,6 +297,23 @@ impl Server {
         self.advance(now);
         // Every serializer can encode JSON, so this does not fail.
         let _ = self.broadcast_from(topic, event, &Payload::Json(payload), None);
+    }
+
+    /// Adds a message to the ring of a topic `ring:*`, and broadcasts it as the event `entry`. The
+    /// payload, a JSON object, gets the member `pos`, the message's position, which is returned.
+    /// Positions count the messages of all rings, from 1.
+    pub fn append(&mut self, now: Time, topic: &str, payload: Value) -> u64 {
+        self.advance(now);
+        let payload = self.rings.append(topic, payload);
+        let position = payload["pos"].as_u64().unwrap_or_default();
+        let _ = self.broadcast_from(topic, ring::ENTRY, &Payload::Json(payload), None);
+        position
+    }
+
+    /// Forgets every message in the ring of a topic but the newest ones, as after a burst on a server
+    /// with a small ring. A client that has not seen them cannot catch up.
+    pub fn forget_all_but(&mut self, topic: &str, newest: usize) {
+        self.rings.forget_all_but(topic, newest);
     }
 
     /// Broadcasts `disconnect` to the sockets with this id, such as `user:7`. They are closed with

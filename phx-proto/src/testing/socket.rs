@@ -229,7 +229,10 @@ impl Server {
     /// Sends in the order of `wire/presence_double_join`: the reply, the close of the replaced
     /// channel, and then the messages of the new one.
     fn finish_join(&mut self, now: Time, peer: PeerId, joining: Joining) {
-        let Joining { topic, message, kind, response, after, replaced } = joining;
+        let Joining { topic, message, kind, mut response, after, replaced } = joining;
+        if kind == Kind::Ring && after.is_empty() {
+            response = self.rings.replay(&topic, channels::since(&message.payload));
+        }
         let Some(socket) = self.sockets.get_mut(&peer) else { return };
         self.instances += 1;
         let instance = self.instances;

@@ -360,6 +360,13 @@ impl World {
         self.flush_server();
     }
 
+    /// Adds a message to the ring of a topic `ring:*`; see [`Server::append`].
+    pub fn append(&mut self, topic: &str, payload: Value) -> u64 {
+        let position = self.server.append(self.now, topic, payload);
+        self.flush_server();
+        position
+    }
+
     /// A number below `bound` from the world's seed, for tests that choose at random.
     pub fn draw(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.rng.next_u64() % bound }

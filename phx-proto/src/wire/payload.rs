@@ -323,6 +323,12 @@ impl Payload {
         core::ptr::eq(self.buffer.as_ptr(), EMPTY.as_ptr())
     }
 
+    /// Creates a payload from a part of this payload's JSON text, without a copy. `part` is a slice of
+    /// [`get`](Self::get) that is one JSON value.
+    pub(crate) fn part(&self, part: &str) -> Self {
+        Self::unparsed(self.buffer.slice_ref(part.as_bytes()))
+    }
+
     /// Whether two payloads are equal as JSON values or as bytes.
     #[must_use]
     pub fn same_json(&self, other: &Self) -> bool {

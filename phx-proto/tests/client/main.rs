@@ -1,5 +1,7 @@
 //! The async client: the driver over a transport in memory, and the handles.
 
+#[cfg(feature = "testing")]
+mod catch_up;
 mod channels;
 mod corners;
 mod credentials;
@@ -18,5 +20,8 @@ mod unrouted;
 
 #[path = "../support/bench.rs"]
 mod bench;
+#[cfg(feature = "testing")]
+#[path = "../support/cases.rs"]
+mod cases;
 #[path = "../support/hand.rs"]
 mod hand;

@@ -1,5 +1,7 @@
-//! Clients and servers in simulated worlds: a story, faults, random soaks, a storm, and scripted servers.
+//! Clients and servers in simulated worlds: a story, faults, random soaks, consumers that catch up, a storm,
+//! and scripted servers.
 
+mod catch_up;
 #[cfg(feature = "websocket")]
 mod cuts;
 mod faults;
@@ -12,3 +14,5 @@ mod stress;
 
 #[path = "../support/hand.rs"]
 mod hand;
+#[path = "../support/in_order.rs"]
+mod in_order;

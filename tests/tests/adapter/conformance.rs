@@ -93,6 +93,7 @@ conformance! {
     wrong_authority:                    ("no TLS") yes ("no TLS") ("no TLS");
     silent_host:                        yes      yes yes    ("Phoenix is never silent");
     slow_consumer:                      yes      yes yes    yes;
+    catches_up:                         yes      yes yes    yes;
     fifty_channels:                     yes      yes yes    yes;
     unicode_topics:                     yes      yes yes    yes;
     shutdown_finishes_pushes:           yes      yes yes    yes;

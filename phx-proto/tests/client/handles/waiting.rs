@@ -200,7 +200,8 @@ fn join_replaces_params_when_asked_to() {
     assert!(conflict.to_string().contains("replace_params"), "{conflict}");
 
     let replace = JoinOptions::new().replace_params();
-    let second = client.want_with("orders", made_by("second"), replace).expect("it is accepted");
+    let second =
+        client.want_with("orders", made_by("second"), replace.clone()).expect("it is accepted");
     script.refute_join("orders");
     script.disconnect();
     let join = script.connect_and_assert_join("orders");
@@ -241,7 +242,7 @@ fn replaced_function_is_dropped_outside_the_lock() {
         let room = client.want("orders", function()).expect("it is accepted");
         let replace = JoinOptions::new().replace_params();
         for _ in 0..3 {
-            drop(client.want_with("orders", function(), replace).expect("it is accepted"));
+            drop(client.want_with("orders", function(), replace.clone()).expect("it is accepted"));
         }
         drop(room);
         let _ = done.send(());
@@ -328,7 +329,7 @@ fn attached_handle_has_its_own_policy() {
     let script = Script::new();
     let (client, _room) = joined(&script, config().mailbox(1, 1 << 20).expect("one"), "room:lobby");
     let options = JoinOptions::new().mailbox(MailboxPolicy::Close);
-    let strict = client.channel_with("room:lobby", options).expect("it is wanted");
+    let strict = client.channel_with("room:lobby", options.clone()).expect("it is wanted");
     let messages = strict.messages();
     assert!(messages.starts_now());
     for n in 0..2 {

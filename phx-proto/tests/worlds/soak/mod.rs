@@ -18,7 +18,7 @@ use run::{Totals, run};
 const WORLDS: u64 = 500;
 
 #[allow(clippy::disallowed_methods, reason = "a test may ask for its size")]
-fn number_from_environment(name: &str) -> Option<u64> {
+pub fn number_from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 

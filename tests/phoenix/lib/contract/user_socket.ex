@@ -5,6 +5,7 @@ defmodule Contract.UserSocket do
   channel "room:*", Contract.RoomChannel
   channel "presence:*", Contract.PresenceChannel
   channel "slowjoin:*", Contract.SlowJoinChannel
+  channel "ring:*", Contract.RingChannel
   channel "deny:*", Contract.DenyChannel
   channel "boom:*", Contract.BoomChannel
 

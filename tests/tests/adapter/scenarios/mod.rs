@@ -2,6 +2,7 @@
 //! recordings (`tests/fixtures/wire/README.md`). Each is written once, and `conformance` runs it for
 //! every adapter and against every suitable target.
 
+mod catch_up;
 mod channels;
 mod connections;
 mod endings;
@@ -9,6 +10,7 @@ mod faults;
 mod handles;
 mod repeats;
 
+pub(super) use catch_up::*;
 pub(super) use channels::*;
 pub(super) use connections::*;
 pub(super) use endings::*;
@@ -27,7 +29,8 @@ use crate::rt::phx::{Channel, ChannelEvent, Message, Messages, Payload};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 /// The sources of the scenarios, for the check that the table names each of them.
-pub(super) const SOURCES: [&str; 6] = [
+pub(super) const SOURCES: [&str; 7] = [
+    include_str!("catch_up.rs"),
     include_str!("channels.rs"),
     include_str!("connections.rs"),
     include_str!("endings.rs"),

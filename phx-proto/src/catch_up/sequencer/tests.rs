@@ -1,0 +1,294 @@
+use super::*;
+use SequencerStep::{CaughtUp, Message, Rejoin};
+
+type Step = SequencerStep<u64>;
+
+fn sequencer(cursor: Cursor, contract: &Contract) -> Sequencer<u64> {
+    Sequencer::new(cursor, contract, 3, 1_000)
+}
+
+fn after(position: u64) -> Sequencer<u64> {
+    sequencer(Cursor::at(position), &Contract::in_response())
+}
+
+fn contiguous(position: u64) -> Sequencer<u64> {
+    sequencer(Cursor::at(position), &Contract::in_response().contiguous())
+}
+
+const fn gap(after: u64, through: u64) -> Step {
+    SequencerStep::Gap(Gap { after: Some(after), through: Some(through) })
+}
+
+const fn open_gap(after: Option<u64>) -> Step {
+    SequencerStep::Gap(Gap { after, through: None })
+}
+
+fn steps(sequencer: &mut Sequencer<u64>) -> Vec<Step> {
+    std::iter::from_fn(|| sequencer.next_step()).collect()
+}
+
+fn messages(positions: impl IntoIterator<Item = u64>) -> Vec<Step> {
+    positions.into_iter().map(Message).collect()
+}
+
+fn live(sequencer: &mut Sequencer<u64>, position: u64) {
+    sequencer.message(Some(position), position, 10);
+}
+
+fn replay(sequencer: &mut Sequencer<u64>, positions: impl IntoIterator<Item = u64>) {
+    let messages = positions.into_iter().map(|position| (Some(position), position)).collect();
+    sequencer.replay(messages, None, None);
+}
+
+#[test]
+fn live_messages_are_held_until_end() {
+    let mut it = after(5);
+    it.joined();
+    live(&mut it, 8);
+    replay(&mut it, [6]);
+    assert_eq!(steps(&mut it), messages([6]), "replayed messages are not held");
+    live(&mut it, 9);
+    replay(&mut it, [7, 8]);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [Message(7), Message(8), CaughtUp, Message(9)]);
+    assert!(!it.is_replaying());
+}
+
+/// The server subscribes the channel before it reads its messages, so a live message may be a copy of
+/// a replayed one, and may arrive after the end of the replay.
+#[test]
+fn live_copies_of_replay_are_dropped() {
+    let mut it = after(5);
+    it.joined();
+    replay(&mut it, [6, 7]);
+    it.replay_ended();
+    for position in [6, 7, 8] {
+        live(&mut it, position);
+    }
+    assert_eq!(steps(&mut it), [Message(6), Message(7), CaughtUp, Message(8)]);
+}
+
+#[test]
+fn cursor_advances_when_step_is_taken() {
+    let mut it = after(5);
+    it.joined();
+    replay(&mut it, [6, 7]);
+    assert_eq!(it.cursor(), Cursor::at(5));
+    assert_eq!(it.next_step(), Some(Message(6)));
+    assert_eq!(it.cursor(), Cursor::at(6));
+    // The next replay begins after the cursor, and brings 7 again.
+    it.interrupted();
+    it.joined();
+    replay(&mut it, [7, 8]);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [Message(7), Message(8), CaughtUp]);
+}
+
+/// The held messages come again with the next replay.
+#[test]
+fn interruption_forgets_held_messages() {
+    let mut it = after(5);
+    it.joined();
+    live(&mut it, 9);
+    it.interrupted();
+    live(&mut it, 10);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), []);
+    it.joined();
+    replay(&mut it, 6..=10);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [messages(6..=10), vec![CaughtUp]].concat());
+}
+
+#[test]
+fn message_without_position_is_never_held() {
+    let mut it = after(5);
+    it.message(None, 100, 10);
+    it.joined();
+    it.message(None, 101, 10);
+    it.replay(vec![(Some(6), 6), (None, 102), (Some(7), 7)], None, None);
+    assert_eq!(steps(&mut it), messages([100, 101, 6, 102, 7]));
+    assert_eq!(it.cursor(), Cursor::at(7));
+}
+
+#[test]
+fn forgotten_messages_are_a_gap() {
+    let mut it = after(5);
+    it.joined();
+    it.replay(vec![(Some(9), 9)], Some(8), Some(9));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [gap(5, 8), Message(9), CaughtUp]);
+    // Exactly what the client has is not a gap.
+    it.joined();
+    it.replay(vec![], Some(9), Some(9));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [CaughtUp]);
+    // A gap is reported once.
+    for expected in [vec![gap(9, 20), CaughtUp], vec![CaughtUp]] {
+        it.joined();
+        it.replay(vec![], Some(20), Some(20));
+        it.replay_ended();
+        assert_eq!(steps(&mut it), expected);
+    }
+    assert_eq!(it.cursor(), Cursor::at(20));
+}
+
+/// Messages that arrived live before the server read its memory are not missing.
+#[test]
+fn gap_ends_before_held_messages() {
+    let mut it = after(5);
+    it.joined();
+    live(&mut it, 8);
+    live(&mut it, 9);
+    it.replay(vec![(Some(10), 10)], Some(9), Some(10));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [gap(5, 7), Message(8), Message(9), Message(10), CaughtUp]);
+}
+
+#[test]
+fn contiguous_replay_reports_holes() {
+    let mut it = contiguous(5);
+    it.joined();
+    replay(&mut it, [8, 9, 11]);
+    it.replay_ended();
+    let expected = [gap(5, 7), Message(8), Message(9), gap(9, 10), Message(11), CaughtUp];
+    assert_eq!(steps(&mut it), expected);
+}
+
+/// The server may still have the missing message.
+#[test]
+fn contiguous_live_hole_causes_rejoin() {
+    let mut it = contiguous(5);
+    it.joined();
+    it.replay_ended();
+    live(&mut it, 6);
+    live(&mut it, 8);
+    live(&mut it, 9);
+    assert_eq!(steps(&mut it), [CaughtUp, Message(6), Rejoin]);
+    it.joined();
+    replay(&mut it, 7..=9);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [messages(7..=9), vec![CaughtUp]].concat());
+}
+
+#[test]
+fn holes_mean_nothing_without_contiguous() {
+    let mut it = after(5);
+    it.joined();
+    replay(&mut it, [100, 200]);
+    it.replay_ended();
+    live(&mut it, 300);
+    assert_eq!(steps(&mut it), [Message(100), Message(200), CaughtUp, Message(300)]);
+}
+
+#[test]
+fn held_messages_are_bounded() {
+    for weight in [10, 400] {
+        let kept = if weight == 10 { 3 } else { 2 };
+        let mut it = after(5);
+        it.joined();
+        for position in 7..=20 {
+            it.message(Some(position), position, weight);
+        }
+        assert_eq!(it.held.len(), kept);
+        replay(&mut it, [6]);
+        it.replay_ended();
+        let expected = [vec![Message(6), CaughtUp], messages((7..).take(kept)), vec![Rejoin]];
+        assert_eq!(steps(&mut it), expected.concat());
+    }
+}
+
+#[test]
+fn one_large_message_is_held() {
+    let mut it = after(5);
+    it.joined();
+    it.message(Some(6), 6, 5_000);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [CaughtUp, Message(6)]);
+}
+
+#[test]
+fn loss_on_the_way_causes_rejoin() {
+    let mut it = after(5);
+    it.joined();
+    replay(&mut it, [6]);
+    it.lost();
+    live(&mut it, 20);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [Message(6), Rejoin]);
+}
+
+#[test]
+fn failed_replay_is_an_open_gap() {
+    let mut it = after(5);
+    it.joined();
+    live(&mut it, 7);
+    it.replay_failed();
+    it.replay_failed();
+    live(&mut it, 8);
+    assert_eq!(steps(&mut it), [open_gap(Some(5)), Message(7), Message(8)]);
+    // A late part of the replay brings nothing new.
+    replay(&mut it, [6, 7]);
+    assert_eq!(it.cursor(), Cursor::at(8));
+}
+
+/// A server that keeps positions in memory and counts from one again.
+#[test]
+fn restarted_numbers_are_an_open_gap() {
+    let mut it = after(500);
+    it.joined();
+    it.replay(vec![], Some(0), Some(3));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [open_gap(Some(500)), Rejoin]);
+    assert_eq!(it.cursor(), Cursor::new());
+    it.joined();
+    it.replay(vec![(Some(1), 1), (Some(2), 2), (Some(3), 3)], Some(0), Some(3));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [messages(1..=3), vec![CaughtUp]].concat());
+}
+
+/// Without a position the server may replay nothing. The position that it names is where the consumer
+/// continues after an interruption that comes before the first message.
+#[test]
+fn first_join_takes_newest_position() {
+    let mut it = sequencer(Cursor::new(), &Contract::in_response());
+    it.joined();
+    it.replay(vec![], Some(3), Some(40));
+    it.replay_ended();
+    assert_eq!(it.cursor(), Cursor::new());
+    assert_eq!(steps(&mut it), [CaughtUp]);
+    assert_eq!(it.cursor(), Cursor::at(40));
+    live(&mut it, 41);
+    assert_eq!(steps(&mut it), messages([41]));
+}
+
+#[test]
+fn consumer_may_begin_on_joined_channel() {
+    let mut it = sequencer(Cursor::new(), &Contract::in_response().contiguous());
+    it.begin_live();
+    live(&mut it, 41);
+    live(&mut it, 42);
+    assert_eq!((steps(&mut it), it.cursor()), (messages([41, 42]), Cursor::at(42)));
+}
+
+/// Without the contract: messages out of order and twice, a replay out of order, and impossible
+/// positions.
+#[test]
+fn broken_contract_is_at_least_once() {
+    let mut it = after(5);
+    it.joined();
+    replay(&mut it, [9, 7, 7, 8, 3]);
+    it.replay_ended();
+    for position in [12, 11, 12, 10] {
+        live(&mut it, position);
+    }
+    let expected = [messages([7, 8, 9]), vec![CaughtUp], messages([12, 11, 12, 10])].concat();
+    assert_eq!((steps(&mut it), it.cursor()), (expected, Cursor::at(12)));
+
+    let mut it = contiguous(0);
+    it.joined();
+    it.replay(vec![(Some(0), 0), (Some(u64::MAX), 1)], Some(7), Some(3));
+    it.replay_ended();
+    live(&mut it, 0);
+    assert_eq!(steps(&mut it), [gap(0, u64::MAX - 1), Message(1), CaughtUp]);
+}

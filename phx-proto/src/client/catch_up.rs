@@ -1,0 +1,347 @@
+//! Consumers that catch up: the positions in the parameters of a join, and the reader that puts replayed
+//! and live messages in order.
+//!
+//! ```text
+//!   driver ─▶ mailbox ─▶ CatchUpReader (on the consumer's task) ─▶ consumer
+//!                          │  position of each message, Sequencer
+//!   join parameters ◀── Follower: cursor ◀─┘
+//! ```
+//!
+//! The position of a message is found by a function of the application. It runs on the consumer's task,
+//! and on the driver's task for a message that was dropped, and never under a lock. So the mailbox does
+//! not know positions: when it is full, it drops every message up to the next join, which the replay
+//! of that join brings again.
+
+use core::fmt;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::mailbox::{Item, JoinMark};
+use super::messages::{ChannelEvent, Message, StreamEnd};
+use crate::catch_up::{Contract, Cursor, Gap, Replay, ReplayError, Sequencer, SequencerStep};
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::topic::Topic;
+use crate::wire::payload::Payload;
+
+type PositionFn = dyn Fn(&Message) -> Option<u64> + Send + Sync;
+
+/// How the first stream of a handle catches up after an interruption; see
+/// [`JoinOptions::catch_up`](super::JoinOptions::catch_up).
+///
+/// ```
+/// use phx_proto::catch_up::{Contract, Cursor};
+/// use phx_proto::client::{CatchUp, Message};
+///
+/// #[derive(serde::Deserialize)]
+/// struct Numbered {
+///     pos: u64,
+/// }
+///
+/// let saved: Cursor = serde_json::from_str("17")?; // from the last run of the program
+/// let catch_up = CatchUp::new(|message: &Message| {
+///     message.payload().deserialize::<Numbered>().ok().map(|numbered| numbered.pos)
+/// })
+/// .cursor(saved)
+/// .contract(Contract::in_events("missed", "up_to_date"));
+/// # let _ = catch_up;
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone)]
+#[must_use]
+pub struct CatchUp {
+    position_of: Arc<PositionFn>,
+    cursor: Cursor,
+    contract: Contract,
+}
+
+impl CatchUp {
+    /// `position_of` returns the position of a message, or `None` for a message that has none and is
+    /// never replayed.
+    ///
+    /// The function runs on the task that reads the stream. For messages that a full mailbox dropped it
+    /// runs on the driver's task, so it should be quick. It is never called under a lock. If it panics,
+    /// the stream ends with [`StreamEnd::PositionPanicked`](super::StreamEnd::PositionPanicked). If it
+    /// owns a handle of its own client, that client does not close when the other handles are dropped.
+    pub fn new(position_of: impl Fn(&Message) -> Option<u64> + Send + Sync + 'static) -> Self {
+        Self {
+            position_of: Arc::new(position_of),
+            cursor: Cursor::new(),
+            contract: Contract::default(),
+        }
+    }
+
+    /// The cursor to continue from, such as the one that an earlier run of the program stored. By default
+    /// the consumer has no position, and begins with what the server sends.
+    pub const fn cursor(mut self, cursor: Cursor) -> Self {
+        self.cursor = cursor;
+        self
+    }
+
+    /// How the server receives positions and sends its replay. By default
+    /// [`Contract::in_response`](crate::catch_up::Contract::in_response).
+    pub fn contract(mut self, contract: Contract) -> Self {
+        self.contract = contract;
+        self
+    }
+}
+
+impl fmt::Debug for CatchUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CatchUp")
+            .field("cursor", &self.cursor)
+            .field("contract", &self.contract)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One consumer that catches up. Its handle, its stream, its mailbox and the parameters of its topic share
+/// it.
+pub(super) struct Follower {
+    position_of: Arc<PositionFn>,
+    pub(super) contract: Contract,
+    cursor: Mutex<Cursor>,
+    /// Whether the parameters of a join have contained the position.
+    asked: AtomicBool,
+}
+
+/// The function of the application panicked.
+struct Panicked;
+
+impl Follower {
+    pub(super) fn new(catch_up: CatchUp) -> Arc<Self> {
+        let CatchUp { position_of, cursor, contract } = catch_up;
+        Arc::new(Self {
+            position_of,
+            contract,
+            cursor: Mutex::new(cursor),
+            asked: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn cursor(&self) -> Cursor {
+        *self.cursor.lock()
+    }
+
+    /// Whether the parameters of the present join contained the position: every join after the first one
+    /// that did contains it.
+    pub(super) fn asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Calls the function of the application. No lock may be held.
+    fn position_of(&self, message: &Message) -> Result<Option<u64>, Panicked> {
+        catch_unwind(AssertUnwindSafe(|| (self.position_of)(message))).map_err(|_| Panicked)
+    }
+
+    /// The number of messages that no replay brings. No lock may be held.
+    pub(super) fn count_unnumbered(&self, messages: &[Message]) -> u64 {
+        let unnumbered = |message: &&Message| {
+            self.part(message.event()).is_none()
+                && !matches!(self.position_of(message), Ok(Some(_)))
+        };
+        messages.iter().filter(unnumbered).count() as u64
+    }
+
+    /// Whether a message of this event ends the replay, continues it, or neither.
+    pub(super) fn part(&self, event: &str) -> Option<Part> {
+        let events = self.contract.events.as_ref()?;
+        if event == events.end {
+            Some(Part::End)
+        } else {
+            (event == events.part).then_some(Part::Part)
+        }
+    }
+}
+
+impl fmt::Debug for Follower {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Follower").field("cursor", &self.cursor()).finish_non_exhaustive()
+    }
+}
+
+/// The kind of an event that belongs to a replay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    Part,
+    End,
+}
+
+/// The consumers of one topic that catch up. The replay of a join serves all of them: it begins after the
+/// smallest of their positions.
+#[derive(Debug, Default)]
+pub(super) struct Positions(Mutex<Vec<Arc<Follower>>>);
+
+impl Positions {
+    /// Adds a consumer. Returns whether it is the first one.
+    pub(super) fn add(&self, follower: Arc<Follower>) -> bool {
+        let mut followers = self.0.lock();
+        followers.push(follower);
+        followers.len() == 1
+    }
+
+    /// Removes a consumer. Returns whether none is left.
+    pub(super) fn remove(&self, follower: &Arc<Follower>) -> bool {
+        let mut followers = self.0.lock();
+        followers.retain(|other| !Arc::ptr_eq(other, follower));
+        followers.is_empty()
+    }
+
+    /// Adds the positions to join parameters; `None` if these are not a JSON object.
+    pub(super) fn add_to(&self, params: Payload) -> Option<Payload> {
+        let mut since = BTreeMap::new();
+        for follower in self.0.lock().iter() {
+            follower.asked.store(true, Ordering::Relaxed);
+            let Some(position) = follower.cursor().position() else { continue };
+            let smallest = since.entry(follower.contract.param.clone()).or_insert(position);
+            *smallest = position.min(*smallest);
+        }
+        if since.is_empty() {
+            return Some(params);
+        }
+        let mut members: BTreeMap<String, Box<RawValue>> = params.deserialize().ok()?;
+        for (name, position) in since {
+            members.insert(name, to_raw_value(&position).ok()?);
+        }
+        Payload::json(&members).ok()
+    }
+}
+
+/// Whether a position can be added to these join parameters.
+pub(super) fn is_object(params: &Payload) -> bool {
+    params.deserialize::<BTreeMap<String, Box<RawValue>>>().is_ok()
+}
+
+/// The reader of a mailbox whose consumer catches up.
+#[derive(Debug)]
+pub(super) struct CatchUpReader {
+    follower: Arc<Follower>,
+    topic: Topic,
+    sequencer: Sequencer<Message>,
+    /// The number of the last join that was read.
+    joins: u64,
+}
+
+/// What a reader returns.
+pub(super) enum Read {
+    Event(ChannelEvent),
+    /// Messages are missing: join the channel again.
+    Rejoin,
+}
+
+impl CatchUpReader {
+    /// `live` is true if the consumer begins on a channel that is already joined.
+    pub(super) fn new(
+        follower: Arc<Follower>,
+        topic: Topic,
+        (messages_max, bytes_max): (usize, usize),
+        live: bool,
+    ) -> Self {
+        let cursor = follower.cursor();
+        let mut sequencer = Sequencer::new(cursor, &follower.contract, messages_max, bytes_max);
+        if live {
+            sequencer.begin_live();
+        }
+        Self { follower, topic, sequencer, joins: 0 }
+    }
+
+    /// The number of the last join that was read.
+    pub(super) const fn joins(&self) -> u64 {
+        self.joins
+    }
+
+    /// The next thing for the consumer, from what was read so far. A message counts as taken.
+    pub(super) fn next(&mut self) -> Option<Read> {
+        let step = self.sequencer.next_step()?;
+        *self.follower.cursor.lock() = self.sequencer.cursor();
+        Some(match step {
+            SequencerStep::Message(message) => Read::Event(ChannelEvent::Message(message)),
+            SequencerStep::CaughtUp => Read::Event(ChannelEvent::CaughtUp),
+            SequencerStep::Gap(Gap { after, through }) => {
+                Read::Event(ChannelEvent::GapRemains { after, through })
+            }
+            SequencerStep::Rejoin => Read::Rejoin,
+        })
+    }
+
+    /// Reads an item of the mailbox. Returns an event that the consumer sees before the next thing.
+    pub(super) fn read(&mut self, item: Item) -> Option<ChannelEvent> {
+        match item {
+            Item::Event(ChannelEvent::Message(message)) => self.read_message(message),
+            Item::Event(event) => {
+                if matches!(event, ChannelEvent::Interrupted { .. }) {
+                    self.sequencer.interrupted();
+                }
+                Some(event)
+            }
+            Item::Joined { response, mark } => self.read_join(response, mark),
+            Item::ReplayTimedOut => {
+                self.sequencer.replay_failed();
+                None
+            }
+            Item::Missing => {
+                self.sequencer.lost();
+                None
+            }
+        }
+    }
+
+    fn read_join(&mut self, response: Payload, mark: JoinMark) -> Option<ChannelEvent> {
+        self.joins = mark.number;
+        let mut read = Ok(());
+        if !mark.asked && self.sequencer.cursor().position().is_some() {
+            // The join was under way before this consumer existed.
+            self.sequencer.lost();
+        } else {
+            self.sequencer.joined();
+            if self.follower.contract.events.is_none() {
+                read = self.read_replay(self.follower.contract.read(&response), true);
+            }
+        }
+        match read {
+            Err(Panicked) => Some(ChannelEvent::Closed(StreamEnd::PositionPanicked)),
+            Ok(()) => (!mark.first).then_some(ChannelEvent::Resumed { response }),
+        }
+    }
+
+    fn read_message(&mut self, message: Message) -> Option<ChannelEvent> {
+        let contract = &self.follower.contract;
+        let read = match self.follower.part(message.event()) {
+            Some(Part::Part) => self.read_replay(contract.read(message.payload()), false),
+            Some(Part::End) => self.read_replay(contract.read_end(message.payload()), true),
+            None => self.follower.position_of(&message).map(|position| {
+                // A held message must not keep the read buffer alive.
+                let held = position.is_some() && self.sequencer.is_replaying();
+                let message = if held { message.compact() } else { message };
+                let weight = message.weight();
+                self.sequencer.message(position, message, weight);
+            }),
+        };
+        read.err().map(|Panicked| ChannelEvent::Closed(StreamEnd::PositionPanicked))
+    }
+
+    /// Reads a part of a replay. `end` is true for its last part.
+    fn read_replay(
+        &mut self,
+        replay: Result<Replay, ReplayError>,
+        end: bool,
+    ) -> Result<(), Panicked> {
+        let Ok(Replay { messages, oldest, newest }) = replay else {
+            self.sequencer.replay_failed();
+            return Ok(());
+        };
+        let mut numbered = Vec::with_capacity(messages.len());
+        for replayed in messages {
+            let message = Message::new(self.topic.clone(), replayed.event, replayed.payload);
+            numbered.push((self.follower.position_of(&message)?, message));
+        }
+        self.sequencer.replay(numbered, oldest, newest);
+        if end {
+            self.sequencer.replay_ended();
+        }
+        Ok(())
+    }
+}

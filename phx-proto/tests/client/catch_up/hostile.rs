@@ -1,0 +1,296 @@
+//! Servers that break the contract, consumers that stop, and functions that panic.
+
+use core::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use phx_proto::client::JoinFailed;
+use phx_proto::event::RejectionKind;
+
+use super::*;
+
+/// A replay with duplicates, out of order, and with more than the client asked for.
+#[test]
+fn disorder_in_replay_is_sorted() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([3, 9, 7, 7, 6, 8, 5]));
+    live(&script, [7, 10]);
+    let (messages, seen) = taken(&script, messages, 6);
+    assert_eq!(seen, ["6", "7", "8", "9", "caught up", "10"]);
+    drop(idle(&script, messages));
+}
+
+/// Live messages out of order are late, not lost.
+#[test]
+fn late_live_messages_are_delivered() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([6]));
+    live(&script, [9, 8, 7]);
+    let (messages, seen) = taken(&script, messages, 5);
+    assert_eq!(seen, ["6", "caught up", "9", "8", "7"]);
+    assert_eq!(messages.cursor(), Some(Cursor::at(9)), "the position never goes backwards");
+}
+
+/// The server restarts and counts from one again.
+#[test]
+fn restarted_numbers_are_a_gap() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(500))).messages();
+    let join = join_of(&script);
+    let mut replay = missed([]);
+    replay["newest"] = 2.into();
+    script.reply(&join, "ok", replay);
+    let reading = take(&script, messages, 6);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", missed([1, 2]));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["gap 500..=?", "interrupted", "resumed", "1", "2", "caught up"]);
+}
+
+/// An answer without a replay, such as that of an old server.
+#[test]
+fn invalid_replay_is_a_gap() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({"missed": []}));
+    live(&script, [9]);
+    assert_eq!(taken(&script, messages, 2).1, ["gap 5..=?", "9"]);
+
+    let messages = want(&script.client(config()), catch_up(Cursor::at(5)).contract(in_events()));
+    let messages = messages.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", json!({"messages": [7]}));
+    script.push("orders", "caught_up", json!({}));
+    live(&script, [9]);
+    assert_eq!(taken(&script, messages, 2).1, ["gap 5..=?", "9"]);
+}
+
+/// Joins until the consumer has everything up to `newest`. The server sends each replay in parts of
+/// `part` messages, and a new live message after each part, before the consumer reads anything.
+fn bursts(mailbox: usize, part: usize, mut newest: u64, most: u64) -> Vec<String> {
+    let script = Script::new();
+    let client = script.client(config().mailbox(mailbox, 1 << 20).expect("a bound"));
+    let mut messages = want(&client, catch_up(Cursor::at(0)).contract(in_events())).messages();
+    let mut all = Vec::new();
+    let mut join = join_of(&script);
+    loop {
+        let from = since(&join).expect("it has a position") + 1;
+        script.reply(&join, "ok", json!({}));
+        for part in (from..=newest).collect::<Vec<_>>().chunks(part) {
+            script.push("orders", "missed", missed(part.iter().copied()));
+            if newest < most {
+                newest += 1;
+                live(&script, [newest]);
+            }
+        }
+        script.push("orders", "caught_up", json!({"oldest": 0, "newest": newest}));
+        let (rest, seen) = drained(messages);
+        messages = rest;
+        let caught_up = seen.iter().any(|word| word == "caught up");
+        all.extend(seen);
+        assert!(all.len() < 1_000, "it makes no progress: {all:?}");
+        if !caught_up || since_of(&messages) < newest {
+            join = script.assert_join("orders");
+        } else if newest < most {
+            script.disconnect();
+            newest += 1;
+            join = join_of(&script);
+        } else {
+            return all;
+        }
+    }
+}
+
+fn since_of(messages: &Messages) -> u64 {
+    messages.cursor().and_then(Cursor::position).expect("a position")
+}
+
+fn numbers(seen: &[String]) -> Vec<u64> {
+    seen.iter().filter_map(|word| word.parse().ok()).collect()
+}
+
+/// A mailbox of one, and a server that sends its replay at once: each join brings the consumer further.
+#[test]
+fn mailbox_of_one_makes_progress() {
+    let seen = bursts(1, 1, 20, 20);
+    assert_eq!(numbers(&seen), (1..=20).collect::<Vec<_>>());
+    assert_eq!(seen.iter().filter(|word| *word == "resumed").count(), 20, "{seen:?}");
+}
+
+/// The replay is larger than everything that may wait, and comes together with live messages.
+#[test]
+fn flood_during_replay_loses_nothing() {
+    for (mailbox, part) in [(2, 1), (3, 7), (8, 3), (64, 5)] {
+        let seen = bursts(mailbox, part, 30, 60);
+        assert_eq!(numbers(&seen), (1..=60).collect::<Vec<_>>(), "{mailbox} {part}: {seen:?}");
+    }
+}
+
+/// A panic of the application's function ends the stream, and nothing else.
+#[test]
+fn panic_of_position_ends_stream() {
+    let script = Script::new();
+    let client = script.client(config());
+    let fragile = CatchUp::new(|message: &Message| {
+        let position = position_of(message);
+        assert_ne!(position, Some(8), "a panic of the application");
+        position
+    });
+    let live_panic = want(&client, fragile.clone().cursor(Cursor::at(5)));
+    let replay_panic = want(&client, fragile.cursor(Cursor::at(5)));
+    let messages = live_panic.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([6]));
+    live(&script, [7, 8, 9]);
+    let (_, seen) = taken(&script, messages, 10);
+    assert_eq!(seen[..3], ["6", "caught up", "7"]);
+    assert!(seen[3].starts_with("closed: the function"), "{seen:?}");
+    assert_eq!(seen.len(), 4, "the stream has ended");
+
+    script.disconnect();
+    let messages = replay_panic.messages();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(5), "the position of the other stream is gone");
+    script.reply(&join, "ok", missed(6..=9));
+    let (_, seen) = taken(&script, messages, 20);
+    assert!(seen.last().is_some_and(|end| end.starts_with("closed: the function")), "{seen:?}");
+    // The channel and the connection go on.
+    let push = script.spawn(async move { live_panic.push("echo", json!({})).await });
+    let sent = script.assert_push("orders", "echo");
+    script.reply(&sent, "ok", json!({}));
+    assert!(script.finish(push).is_ok());
+}
+
+/// The function panics for a message that the driver drops.
+#[test]
+fn panic_for_dropped_message_is_harmless() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let panics = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&panics);
+    let fragile = CatchUp::new(move |message: &Message| {
+        assert!(!flag.load(Ordering::Relaxed), "a panic of the application");
+        position_of(message)
+    });
+    let messages = want(&client, fragile.cursor(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 6..=8);
+    settle(&script);
+    panics.store(false, Ordering::Relaxed);
+    let reading = take(&script, messages, 8);
+    let join = script.assert_join("orders");
+    script.reply(&join, "ok", missed([7, 8]));
+    let (_, seen) = script.finish(reading);
+    let expected = ["caught up", "6", "lagged 2", "interrupted", "resumed", "7", "8", "caught up"];
+    assert_eq!(seen, expected);
+}
+
+/// The function may use the client, because no lock is held while it runs.
+#[test]
+fn position_function_may_use_client() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let weak = client.downgrade();
+    let curious = CatchUp::new(move |message: &Message| {
+        let client = weak.upgrade()?;
+        let _ = (client.stats(), client.status(), client.connect_now());
+        position_of(message)
+    });
+    let messages = want(&client, curious.cursor(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([6]));
+    live(&script, 7..=9);
+    settle(&script);
+    assert_eq!(taken(&script, messages, 3).1, ["6", "caught up", "7"]);
+}
+
+/// The connection is lost during the replay, and the next join is refused for a while.
+#[test]
+fn refused_rejoin_during_replay_loses_nothing() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(in_events())).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [9]);
+    script.push("orders", "missed", missed([6]));
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(5), "nothing was taken yet");
+    script.reply(&join, "error", json!({"reason": "busy"}));
+    let reading = take(&script, messages, 7);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(6));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed(7..=9));
+    script.push("orders", "caught_up", json!({}));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["6", "interrupted", "resumed", "7", "8", "9", "caught up"]);
+}
+
+#[test]
+fn final_refusal_ends_stream_with_cursor() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    script.reply(&join, "error", json!({"reason": "forbidden"}));
+    let (messages, seen) = taken(&script, messages, 1);
+    assert!(seen[0].starts_with("closed: "), "{seen:?}");
+    assert_eq!(messages.cursor(), Some(Cursor::at(5)), "the position stays readable");
+    let joined = script.spawn(async move { orders.joined().await });
+    let Err(JoinFailed::Rejected(rejection)) = script.finish(joined) else { panic!("refused") };
+    assert_eq!(rejection.kind, RejectionKind::Application);
+}
+
+/// A handle that is dropped during a replay leaves the topic, and takes its position with it.
+#[test]
+fn handle_dropped_during_replay_leaves() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)).contract(in_events()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6]));
+    let (messages, _) = taken(&script, orders.messages(), 1);
+    drop((orders, messages));
+    let leave = script.assert_leave("orders");
+    script.push("orders", "missed", missed([7]));
+    script.reply(&leave, "ok", json!({}));
+    script.advance(Duration::from_secs(60));
+    let again = client.want("orders", json!({"user": 7})).expect("it is accepted");
+    assert_eq!(since(&script.assert_join("orders")), None);
+    drop(again);
+}
+
+/// Ends of replays that nothing began, and replays after their end.
+#[test]
+fn stray_replay_events_are_harmless() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(in_events())).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([100]));
+    script.push("orders", "caught_up", json!({"oldest": "x", "newest": -3}));
+    script.push("orders", "caught_up", json!({"oldest": 1_000}));
+    script.push("orders", "missed", missed([6, 7]));
+    script.push("orders", "missed", json!({}));
+    live(&script, [8]);
+    let (messages, seen) = taken(&script, messages, 4);
+    assert_eq!(seen, ["caught up", "6", "7", "8"]);
+    drop(idle(&script, messages));
+}

@@ -1,0 +1,417 @@
+//! The contract of catching up, step by step.
+
+use core::time::Duration;
+
+use phx_proto::JoinParams;
+use phx_proto::catch_up::Contract;
+use phx_proto::client::{JoinOptions, MailboxPolicy};
+use phx_proto::event::JoinError;
+
+use super::*;
+
+/// The replay is in the response of the join, and the position goes into the next join after a
+/// reconnect.
+#[test]
+fn replay_in_response_fills_gap() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", missed([6, 7]));
+    live(&script, [7, 8]);
+    let (messages, seen) = taken(&script, messages, 4);
+    assert_eq!(seen, ["6", "7", "caught up", "8"]);
+    assert_eq!(messages.cursor(), Some(Cursor::at(8)));
+
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(8));
+    script.reply(&join, "ok", missed([9, 10]));
+    let (messages, seen) = taken(&script, messages, 5);
+    assert_eq!(seen, ["interrupted", "resumed", "9", "10", "caught up"]);
+    assert_eq!(orders.cursor(), Some(Cursor::at(10)));
+    drop(idle(&script, messages));
+}
+
+/// The replay comes as events, and the live messages are held back until its end.
+#[test]
+fn replay_in_events_fills_gap() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)).contract(in_events()));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [9]);
+    script.push("orders", "missed", missed([6, 7]));
+    live(&script, [10]);
+    let (messages, seen) = taken(&script, messages, 2);
+    assert_eq!(seen, ["6", "7"]);
+    let messages = idle(&script, messages);
+    script.push("orders", "missed", missed([8, 9]));
+    script.push("orders", "caught_up", json!({}));
+    live(&script, [11]);
+    let (messages, seen) = taken(&script, messages, 5);
+    assert_eq!(seen, ["8", "9", "caught up", "10", "11"]);
+    assert_eq!(messages.cursor(), Some(Cursor::at(11)));
+}
+
+/// The position is that of the last message that the consumer took, not of the last that arrived.
+#[test]
+fn position_advances_when_message_is_taken() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::new()));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 1..=5);
+    let (messages, seen) = taken(&script, messages, 3);
+    assert_eq!(seen, ["caught up", "1", "2"]);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(2));
+    script.reply(&join, "ok", missed(3..=6));
+    let (_, seen) = taken(&script, messages, 7);
+    assert_eq!(seen, ["3", "4", "5", "interrupted", "resumed", "6", "caught up"]);
+}
+
+/// A full mailbox keeps what it holds, and the channel is joined again when the consumer has taken
+/// that. `Lagged` counts only what is not replayed. Reported in phoenixframework/phoenix#3083 as lost
+/// messages of slow clients.
+#[test]
+fn overflow_is_replayed_whatever_the_policy() {
+    let policies = [MailboxPolicy::DropOldest, MailboxPolicy::DropNewest, MailboxPolicy::Rejoin];
+    for (policy, contract) in policies.into_iter().flat_map(|policy| {
+        [Contract::in_response(), in_events()].map(|contract| (policy, contract))
+    }) {
+        let script = Script::new();
+        let client = script.client(config().mailbox(2, 1 << 20).expect("two"));
+        let in_response = contract == Contract::in_response();
+        let options = options(catch_up(Cursor::at(0)).contract(contract)).mailbox(policy);
+        let orders = client.want_with("orders", json!({"user": 7}), options).expect("accepted");
+        let mut messages = orders.messages();
+        let join = join_of(&script);
+        script.reply(&join, "ok", missed([]));
+        if !in_response {
+            script.push("orders", "caught_up", json!({}));
+            (messages, _) = taken(&script, messages, 1);
+        }
+        live(&script, 1..=4);
+        script.push("orders", "typing", json!({}));
+        // A consumer that does not read causes no join.
+        script.refute_join("orders");
+        let (messages, seen) = taken(&script, messages, 2 + usize::from(in_response));
+        assert_eq!(seen.last().map(String::as_str), Some("2"), "{seen:?}");
+        script.refute_join("orders");
+        let reading = take(&script, messages, 6);
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), Some(2));
+        if in_response {
+            script.reply(&join, "ok", missed([3, 4]));
+        } else {
+            script.reply(&join, "ok", json!({}));
+            script.push("orders", "missed", missed([3, 4]));
+            script.push("orders", "caught_up", json!({}));
+        }
+        let (_, seen) = script.finish(reading);
+        let expected = ["lagged 1", "interrupted", "resumed", "3", "4", "caught up"];
+        assert_eq!(seen, expected, "{policy:?}");
+    }
+}
+
+#[test]
+fn close_policy_still_ends_stream() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let options = options(catch_up(Cursor::at(0))).mailbox(MailboxPolicy::Close);
+    let orders = client.want_with("orders", json!({"user": 7}), options).expect("accepted");
+    let messages = orders.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 1..=3);
+    let (_, seen) = taken(&script, messages, 4);
+    assert_eq!(seen[..3], ["caught up", "1", "lagged 1"]);
+    assert!(seen[3].starts_with("closed: the mailbox was full"), "{seen:?}");
+}
+
+/// The mailbox of a handle without a stream fills too.
+#[test]
+fn overflow_before_first_stream_is_replayed() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::at(0)));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([1]));
+    live(&script, 2..=9);
+    let reading = take(&script, orders.messages(), 8);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(2));
+    script.reply(&join, "ok", missed(3..=4));
+    let (_, seen) = script.finish(reading);
+    let expected = ["1", "caught up", "2", "interrupted", "resumed", "3", "4", "caught up"];
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn forgotten_messages_are_gap() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    let mut replay = missed([9]);
+    replay["oldest"] = 8.into();
+    script.reply(&join, "ok", replay);
+    let (messages, seen) = taken(&script, messages, 1);
+    assert_eq!(seen, ["gap 5..=8"]);
+    assert_eq!(messages.cursor(), Some(Cursor::at(8)), "the gap is reported once");
+    let (_, seen) = taken(&script, messages, 2);
+    assert_eq!(seen, ["9", "caught up"]);
+}
+
+/// The smallest position of all consumers goes into the join, and each consumer skips what it has seen.
+#[test]
+fn several_handles_share_replay() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5))).messages();
+    let two = want(&client, catch_up(Cursor::at(3))).messages();
+    // A handle that does not catch up shares the join too.
+    let plain = client.want("orders", json!({"user": 7})).expect("the same parameters");
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(3));
+    script.reply(&join, "ok", missed(4..=6));
+    let (one, seen) = taken(&script, one, 2);
+    assert_eq!(seen, ["6", "caught up"]);
+    let (two, seen) = taken(&script, two, 1);
+    assert_eq!(seen, ["4"]);
+
+    // The position of a stream that was dropped goes into no join.
+    drop(two);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(6));
+    script.reply(&join, "ok", missed([]));
+    drop(one);
+    script.disconnect();
+    assert_eq!(since(&join_of(&script)), None);
+    drop(plain);
+}
+
+/// A consumer with a position needs a replay, so the channel is joined again for it. The other consumers
+/// see an interruption, and no message twice.
+#[test]
+fn late_handle_with_cursor_causes_rejoin() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([6]));
+    let (one, seen) = taken(&script, one, 2);
+    assert_eq!(seen, ["6", "caught up"]);
+    let two = want(&client, catch_up(Cursor::at(4))).messages();
+    let three = want(&client, catch_up(Cursor::new())).messages();
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(4));
+    script.reply(&join, "ok", missed([5, 6, 7]));
+    let (_, seen) = taken(&script, one, 4);
+    assert_eq!(seen, ["interrupted", "resumed", "7", "caught up"]);
+    let (_, seen) = taken(&script, two, 6);
+    assert_eq!(seen, ["interrupted", "resumed", "5", "6", "7", "caught up"]);
+    drop(three);
+}
+
+/// A join that was on its way before the consumer existed does not have its position.
+#[test]
+fn handle_during_join_causes_rejoin() {
+    let script = Script::new();
+    let client = script.client(config());
+    let plain = client.want("orders", json!({"user": 7})).expect("it is accepted");
+    let join = join_of(&script);
+    let messages = want(&client, catch_up(Cursor::at(5))).messages();
+    script.reply(&join, "ok", json!({}));
+    live(&script, [9]);
+    let reading = take(&script, messages, 5);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", missed(6..=9));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["interrupted", "resumed", "6", "7", "8"]);
+    drop(plain);
+}
+
+/// A consumer without a position begins with the live messages of a channel that is joined already.
+#[test]
+fn late_handle_without_cursor_begins_live() {
+    let script = Script::new();
+    let client = script.client(config());
+    let plain = client.want("orders", json!({"user": 7})).expect("it is accepted");
+    script.connect_and_assert_join("orders");
+    settle(&script);
+    let messages = want(&client, catch_up(Cursor::new()).contract(in_events())).messages();
+    live(&script, [9]);
+    let (messages, seen) = taken(&script, messages, 1);
+    assert_eq!(seen, ["9"]);
+    script.disconnect();
+    assert_eq!(since(&join_of(&script)), Some(9));
+    drop((messages, plain));
+}
+
+/// A handle of an auto-join catches up too.
+#[test]
+fn handle_of_auto_join_catches_up() {
+    let script = Script::new();
+    let config = config().auto_join("orders", json!({"user": 7})).expect("a topic");
+    let client = script.client(config);
+    let channel = client.channel_with("orders", options(catch_up(Cursor::at(5))));
+    let messages = channel.expect("it is wanted").messages();
+    assert!(!messages.starts_now());
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", missed([6]));
+    let (messages, seen) = taken(&script, messages, 2);
+    assert_eq!(seen, ["6", "caught up"]);
+    // The parameters of the configuration stay when the handle is gone.
+    drop(messages);
+    script.disconnect();
+    assert_eq!(since(&join_of(&script)), None);
+}
+
+/// Parameters that change, are made by a function, or replace others keep the position.
+#[test]
+fn position_is_added_to_new_params() {
+    let script = Script::new();
+    let client = script.client(config());
+    let function = JoinParams::from_fn(|attempt| payload(json!({"user": 7, "n": attempt.attempt})));
+    let options = options(catch_up(Cursor::at(5))).replace_params();
+    let orders = client.want_with("orders", function, options).expect("it is accepted");
+    let join = join_of(&script);
+    assert_eq!((since(&join), &join.json()["n"]), (Some(5), &json!(1)));
+    script.reply(&join, "ok", missed([]));
+    orders.set_join_params(json!({"user": 7, "b": 1.50})).expect("it is wanted");
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(join.json(), json!({"user": 7, "b": 1.50, "since": 5}));
+    let replace = JoinOptions::new().replace_params();
+    let other = client.want_with("orders", json!({"user": 7, "c": 2}), replace).expect("accepted");
+    script.disconnect();
+    assert_eq!(join_of(&script).json(), json!({"user": 7, "c": 2, "since": 5}));
+    assert!(matches!(
+        client.want("orders", json!({"user": 8})),
+        Err(JoinError::ConflictingParams { .. })
+    ));
+    drop(other);
+}
+
+#[test]
+fn params_must_be_object() {
+    let script = Script::new();
+    let client = script.client(config());
+    let params = phx_proto::Payload::binary("no object");
+    let error = client.want_with("orders", params, options(catch_up(Cursor::new()))).unwrap_err();
+    assert!(matches!(error, JoinError::ParamsNotObject { .. }), "{error}");
+    assert!(error.to_string().contains("must be a JSON object"), "{error}");
+    // A topic that was not accepted is free.
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let set = orders.set_join_params(json!([1]));
+    assert!(matches!(set, Err(JoinError::ParamsNotObject { .. })), "{set:?}");
+    let replace = JoinOptions::new().replace_params();
+    let error = client.want_with("orders", json!("text"), replace).unwrap_err();
+    assert!(matches!(error, JoinError::ParamsNotObject { .. }), "{error}");
+    assert_eq!(since(&join_of(&script)), Some(5));
+    // Without a consumer that catches up, any parameters will do.
+    let plain = client.want("orders", json!({"user": 7})).expect("the same parameters");
+    drop(orders);
+    plain.set_join_params(json!([1])).expect("it is wanted");
+}
+
+/// The streams of a handle after the first show what the server sends.
+#[test]
+fn further_streams_show_messages_as_they_arrive() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)).contract(in_events()));
+    let on = orders.on("order");
+    let messages = orders.messages();
+    let second = orders.messages();
+    assert_eq!((second.cursor(), on.cursor()), (None, None));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [6]);
+    script.push("orders", "missed", missed([6]));
+    script.push("orders", "caught_up", json!({}));
+    assert_eq!(taken(&script, messages, 2).1, ["6", "caught up"]);
+    assert_eq!(taken(&script, second, 3).1, ["6", "missed", "caught_up"]);
+    let on = taken(&script, on, 1).0;
+    drop(idle(&script, on));
+}
+
+/// A copy of the first mailbox, for a stream of selected events, reports dropped messages as `Lagged`.
+#[test]
+fn selected_events_lag_in_copy_of_mailbox() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 6..=9);
+    settle(&script);
+    assert_eq!(taken(&script, orders.on("order"), 2).1, ["6", "lagged 3"]);
+}
+
+/// The handles of one topic end one after the other.
+#[test]
+fn leave_removes_position() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5)));
+    let two = client.want("orders", json!({"user": 7})).expect("the same parameters");
+    let leaving = script.spawn(one.leave());
+    assert_eq!(script.finish(leaving), phx_proto::client::Left::Detached);
+    assert_eq!(since(&join_of(&script)), None);
+    drop(two);
+    // The topic is free for other parameters.
+    let next = client.want_with("orders", json!({"user": 7}), options(catch_up(Cursor::at(9))));
+    script.assert_leave("orders");
+    drop(next.expect("it is accepted"));
+}
+
+/// The end of a replay that does not come is a gap without an end, and the live messages follow.
+#[test]
+fn replay_without_end_times_out() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = in_events().end_timeout(Duration::from_secs(20));
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(contract)).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [7]);
+    script.advance(Duration::from_secs(19));
+    script.push("orders", "missed", missed([6]));
+    let (messages, seen) = taken(&script, messages, 1);
+    assert_eq!(seen, ["6"]);
+    script.advance(Duration::from_secs(19));
+    let messages = idle(&script, messages);
+    let reading = take(&script, messages, 2);
+    script.advance(Duration::from_secs(2));
+    let (messages, seen) = script.finish(reading);
+    assert_eq!(seen, ["gap 6..=?", "7"]);
+    live(&script, [8]);
+    assert_eq!(taken(&script, messages, 1).1, ["8"]);
+}
+
+/// A replay that has ended, and one whose join was lost, do not time out.
+#[test]
+fn finished_replay_does_not_time_out() {
+    let script = Script::new();
+    let client = script.client(config());
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(in_events())).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "caught_up", json!({}));
+    script.advance(Duration::from_secs(100));
+    assert_eq!(taken(&script, messages, 1).1, ["caught up"]);
+}
