@@ -56,11 +56,12 @@
 //!
 //! * Each async function documents what happens when its future is dropped.
 //! * The [`manual`] answers questions: how to [wait for a backend](manual::wait_for_a_backend), to
-//!   [refresh tokens](manual::credentials), to [share a topic](manual::share_a_topic), to [bound memory](manual::backpressure), to
+//!   [refresh tokens](manual::credentials), to [share a topic](manual::share_a_topic), to
+//!   [get missed messages](manual::catch_up), to [bound memory](manual::backpressure), to
 //!   [test a service](manual::testing_your_client), to [log](manual::log_and_trace), to [shut down](manual::shut_down).
 //! * The examples in the repository are short and run without changes: `service` is a complete service; `chat`,
-//!   `typed`, `absinthe`, `binary`, `presence`, `token_refresh`, `supervised` and `custom_tls` show one
-//!   feature each.
+//!   `typed`, `absinthe`, `binary`, `presence`, `catch_up`, `token_refresh`, `supervised` and `custom_tls` show
+//!   one feature each.
 //!   `bench` compares the adapter with a minimal client on a bare WebSocket.
 //!
 //! # Features

@@ -281,6 +281,39 @@ fn absinthe_subscribes_after_each_join() {
     }
 }
 
+/// The consumer gets what was sent while the server was restarted, and while the program did not run.
+#[test]
+fn catch_up_prints_each_message_once() {
+    for runtime in RUNTIMES {
+        let mut stage = Stage::new();
+        let file = File::new(&format!("cursor-{runtime}.json"), "0");
+        let append = |stage: &Stage, number: u32| {
+            let payload = json!({ "number": number });
+            stage.server.with(|server, now| server.append(now, "ring:orders", payload));
+        };
+        let arguments = [stage.server.url(), "ring:orders".to_owned(), file.path().to_owned()];
+        let arguments = arguments.each_ref().map(String::as_str);
+        append(&stage, 1);
+        let mut first = Example::start("catch_up", runtime, &arguments);
+        first.expect_line(r#"{"number":1,"pos":1}"#);
+        first.expect_line("caught up");
+        append(&stage, 2);
+        first.expect_line(r#"{"number":2,"pos":2}"#);
+        stage.bounce();
+        append(&stage, 3);
+        first.expect_line("interrupted");
+        first.expect_line(r#"{"number":3,"pos":3}"#);
+        first.expect_line("caught up");
+        drop(first);
+
+        append(&stage, 4);
+        let mut second = Example::start("catch_up", runtime, &arguments);
+        second.expect_line(r#"{"number":4,"pos":4}"#);
+        second.expect_line("caught up");
+        assert_eq!(second.output.len(), 2, "{:#?}", second.output);
+    }
+}
+
 /// The status and the body of a GET request to the health check of the service.
 fn get(address: &str, path: &str) -> (u16, String) {
     let mut stream = std::net::TcpStream::connect(address).expect("it listens");

@@ -1,17 +1,21 @@
 //! The part of the contract that differs between servers: names, and where the replay is.
 
+use core::fmt;
 use core::time::Duration;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::de::{DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::wire::ByteStr;
 use crate::wire::payload::{Payload, PayloadError};
 
 /// The time without a part of the replay after which the replay counts as failed.
-const END_TIMEOUT: Duration = Duration::from_secs(30);
+const END_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The most messages that are read from one part of a replay.
+const MESSAGES_MAX: usize = 16_384;
 
 /// How a server receives positions and sends its replay. Every method has a default.
 ///
@@ -84,7 +88,8 @@ impl Contract {
     }
 
     /// The name of the join parameter with the position of the last message; `since` by default. The
-    /// parameter is absent before the first message.
+    /// parameter is absent before the first message. It replaces a parameter of the application with the
+    /// same name.
     pub fn param(mut self, name: impl Into<String>) -> Self {
         self.param = name.into();
         self
@@ -119,7 +124,8 @@ impl Contract {
 
     /// The time after the join, or after the latest part of the replay, without the event that ends it.
     /// Then the replay counts as failed, which is reported as a [`Gap`](super::Gap), and the live messages
-    /// are delivered. 30 s by default; `Duration::MAX` means no timeout.
+    /// are delivered. 60 s by default; `Duration::MAX` means no timeout. It must be longer than the
+    /// transfer of the largest part takes on the slowest link.
     pub const fn end_timeout(mut self, timeout: Duration) -> Self {
         self.end_timeout = timeout;
         self
@@ -144,6 +150,83 @@ impl Contract {
     }
 
     fn read_members(&self, payload: &Payload, required: bool) -> Result<Replay, ReplayError> {
+        let invalid = || ReplayError { messages: self.messages.clone() };
+        let text = payload.get().map_err(|_: PayloadError| invalid())?;
+        if !required && !text.starts_with('{') {
+            // Phoenix sends `{}` for a payload without data, but other servers may send another value.
+            return Ok(Replay::default());
+        }
+        let mut json = serde_json::Deserializer::from_str(text);
+        let members = Members { contract: self, payload };
+        let read = members.deserialize(&mut json).and_then(|replay| json.end().map(|()| replay));
+        let (messages, replay) = read.map_err(|_: serde_json::Error| invalid())?;
+        if required && !messages { Err(invalid()) } else { Ok(replay) }
+    }
+}
+
+/// Reads the members of a replay, and whether it has messages. Memory is bounded by
+/// [`MESSAGES_MAX`], whatever the payload contains.
+struct Members<'a> {
+    contract: &'a Contract,
+    payload: &'a Payload,
+}
+
+impl<'de> DeserializeSeed<'de> for Members<'_> {
+    type Value = (bool, Replay);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Members<'_> {
+    type Value = (bool, Replay);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a replay")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let (mut has_messages, mut replay) = (false, Replay::default());
+        let number = |value: &RawValue| serde_json::from_str::<u64>(value.get()).ok();
+        while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+            if name == self.contract.messages {
+                let messages = map.next_value_seed(Messages { payload: self.payload })?;
+                (replay.messages, replay.truncated) = messages;
+                has_messages = true;
+            } else if name == self.contract.oldest {
+                replay.oldest = number(map.next_value::<&'de RawValue>()?);
+            } else if name == self.contract.newest {
+                replay.newest = number(map.next_value::<&'de RawValue>()?);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok((has_messages, replay))
+    }
+}
+
+/// Reads up to [`MESSAGES_MAX`] messages, and whether there were more.
+struct Messages<'a> {
+    payload: &'a Payload,
+}
+
+impl<'de> DeserializeSeed<'de> for Messages<'_> {
+    type Value = (Vec<ReplayedMessage>, bool);
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Messages<'_> {
+    type Value = (Vec<ReplayedMessage>, bool);
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         #[derive(Deserialize)]
         struct Item<'a> {
             #[serde(borrow)]
@@ -151,34 +234,20 @@ impl Contract {
             #[serde(borrow)]
             payload: &'a RawValue,
         }
-        type Members<'a> = BTreeMap<Cow<'a, str>, &'a RawValue>;
 
-        let invalid = |_| ReplayError { messages: self.messages.clone() };
-        let text = payload.get().map_err(|_: PayloadError| invalid(()))?;
-        let members = match serde_json::from_str::<Members<'_>>(text) {
-            Ok(members) => members,
-            // Phoenix sends `{}` for a payload without data, but other servers may send `null`.
-            Err(_) if !required => Members::new(),
-            Err(_) => return Err(invalid(())),
-        };
-        let number = |name: &str| {
-            members.get(name).and_then(|value| serde_json::from_str::<u64>(value.get()).ok())
-        };
-        let items = match members.get(self.messages.as_str()) {
-            Some(items) => serde_json::from_str::<Vec<Item<'_>>>(items.get())
-                .map_err(|_: serde_json::Error| invalid(()))?,
-            None if required => return Err(invalid(())),
-            None => Vec::new(),
-        };
-        let messages = items.into_iter().map(|item| ReplayedMessage {
-            event: item.event.into_owned().into(),
-            payload: payload.part(item.payload.get()),
-        });
-        Ok(Replay {
-            messages: messages.collect(),
-            oldest: number(&self.oldest),
-            newest: number(&self.newest),
-        })
+        let mut messages = Vec::new();
+        while messages.len() < MESSAGES_MAX {
+            let Some(Item { event, payload }) = seq.next_element::<Item<'de>>()? else {
+                return Ok((messages, false));
+            };
+            let payload = self.payload.part(payload.get());
+            messages.push(ReplayedMessage { event: event.into_owned().into(), payload });
+        }
+        let mut truncated = false;
+        while seq.next_element::<IgnoredAny>()?.is_some() {
+            truncated = true;
+        }
+        Ok((messages, truncated))
     }
 }
 
@@ -189,11 +258,15 @@ impl Default for Contract {
 }
 
 /// A replay, or a part of it, as read by [`Contract::read`].
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Replay {
-    /// The messages, in the server's order. Their payloads are slices of the payload that was read.
+    /// The messages, in the server's order, at most 16,384. Their payloads are slices of the payload that
+    /// was read.
     pub messages: Vec<ReplayedMessage>,
+    /// Whether the payload has further messages, which were not read. Join the channel again to get them,
+    /// when these messages have been taken.
+    pub truncated: bool,
     /// The oldest position from which the server can replay, if it named one.
     pub oldest: Option<u64>,
     /// The newest position, if the server named one.
@@ -275,10 +348,23 @@ mod tests {
         assert_eq!((odd.oldest, odd.newest), (None, None));
     }
 
+    /// A part with more messages than the bound, and an object with many members.
+    #[test]
+    fn replay_is_bounded() {
+        let item = r#"{"event":"a","payload":0}"#;
+        let text = format!(r#"{{"messages":[{}],"newest":9}}"#, vec![item; MESSAGES_MAX].join(","));
+        let replay = Contract::in_response().read(&Payload::received_json(text.clone())).unwrap();
+        assert_eq!((replay.messages.len(), replay.truncated), (MESSAGES_MAX, false));
+        let text = text.replacen('[', &format!("[{item},"), 1);
+        let replay = Contract::in_response().read(&Payload::received_json(text)).unwrap();
+        assert_eq!((replay.messages.len(), replay.truncated), (MESSAGES_MAX, true));
+        assert_eq!(replay.newest, Some(9));
+    }
+
     #[test]
     fn end_event_needs_no_members() {
         let contract = Contract::in_events("missed", "over");
-        for payload in [json!({}), json!(null), json!([1])] {
+        for payload in [json!({}), json!(null), json!([1]), json!(1.5)] {
             let end = contract.read_end(&Payload::from(payload)).unwrap();
             assert!(end.messages.is_empty() && end.oldest.is_none());
         }

@@ -17,39 +17,40 @@
 //!
 //! # The contract
 //!
-//! The server keeps this contract, a part of which is configured with a [`Contract`]:
+//! The server must keep this contract. A [`Contract`] holds the parts of it that differ between servers.
 //!
 //! 1. Every message that can be replayed has a position, a number that is unique on its topic. Positions
-//!    increase in the order in which the server sends live messages. They continue after a restart of the
-//!    server: a server that keeps them in memory can begin with the system clock in microseconds.
-//! 2. A join whose parameters contain a position is followed by a replay: every message after that
-//!    position that the server still has, in order. A join without a position is followed by a replay
-//!    too, which the server may choose; an empty one is fine.
-//! 3. No message is lost between the replay and the live messages. The server subscribes the channel
-//!    before it reads the messages to replay, so that a message may come twice, and never not at all.
-//!    In Phoenix, `join/3` runs *before* the channel is subscribed; `tests/phoenix` in the repository
-//!    shows two channels that do it right.
-//! 4. The replay is a [document](Contract#the-replay) in the response of the join, or it comes as events
-//!    with that document, followed by an event that ends it.
+//!    increase in the order in which the server sends live messages. After a restart of the server they
+//!    continue to increase; a server that keeps them in memory can begin with the system clock in
+//!    microseconds.
+//! 2. Every join is followed by a replay. If the parameters of the join contain a position, the replay
+//!    is every message after that position that the server still has, in order. Otherwise the server
+//!    chooses the messages; the replay may be empty.
+//! 3. No message is lost between the replay and the live messages. To achieve this, the server subscribes
+//!    the channel before it reads the messages to replay. A message may then arrive twice. Phoenix calls
+//!    `join/3` *before* it subscribes the channel; `tests/phoenix/lib/contract/ring.ex` in the repository
+//!    is a channel that does it right.
+//! 4. The replay is a [JSON object](Contract#the-replay) in the response of the join, or in the payload of
+//!    events. In the second form, another event ends the replay.
 //!
 //! # What the consumer sees
 //!
 //! With a server that keeps the contract, the consumer sees each message **exactly once and in order**,
-//! whatever happens to the connection, as long as the server has not forgotten messages. If the server
-//! names the [oldest position](Contract#the-replay) from which it can replay, or if positions are
-//! [contiguous](Contract::contiguous), forgotten messages are reported as a [`Gap`]. Otherwise they are
-//! lost without a report.
+//! whatever happens to the connection, except for messages that the server has forgotten. Forgotten
+//! messages are reported as a [`Gap`] if the server names the
+//! [oldest position](Contract#the-replay) from which it can replay, or if positions are
+//! [contiguous](Contract::contiguous). Otherwise they are lost without a report.
 //!
-//! With another server, the consumer sees each message that arrives **at least once**, with two
-//! exceptions. A message whose position is not beyond that of the replay's end counts as a duplicate of a
-//! replayed message and is dropped. And a join is not followed by messages that the server believes
-//! the client has.
+//! If live messages arrive out of order or twice, the consumer sees each of them **at least once**. Two
+//! limits remain. A live message whose position is not beyond the end of the last replay counts as a copy
+//! of a replayed message, and is dropped. And a server does not replay a message whose position is not
+//! beyond that of the client.
 //!
-//! A position counts as taken when the consumer takes the message. A program that stores its cursor
-//! after it has processed a message, and starts again from that cursor, processes each message at least
-//! once: it may stop between the two steps.
+//! The cursor advances when the consumer takes a message. A program that stores its cursor after it has
+//! processed a message, and later starts from that cursor, processes each message at least once, because
+//! it may stop between the two steps.
 //!
-//! A message without a position, such as a typing indicator, is delivered as it arrives, and is never
+//! A message without a position, such as a typing indicator, is delivered as it arrives, and is not
 //! replayed.
 
 mod contract;

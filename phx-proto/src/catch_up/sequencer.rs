@@ -257,8 +257,8 @@ impl<M> Sequencer<M> {
         self.overflowed = false;
     }
 
-    /// The server's newest position is smaller than one that it sent before, so positions no longer tell
-    /// what is missing. The next join has no position.
+    /// The server's newest position is smaller than one that it sent before, so it cannot replay after
+    /// the present position. The next join has no position.
     fn numbers_restarted(&mut self) {
         let gap = Gap { after: self.front, through: None };
         self.push(SequencerStep::Gap(gap), Some(Cursor::new()));

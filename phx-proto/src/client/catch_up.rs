@@ -329,7 +329,7 @@ impl CatchUpReader {
         replay: Result<Replay, ReplayError>,
         end: bool,
     ) -> Result<(), Panicked> {
-        let Ok(Replay { messages, oldest, newest }) = replay else {
+        let Ok(Replay { messages, truncated, oldest, newest }) = replay else {
             self.sequencer.replay_failed();
             return Ok(());
         };
@@ -339,7 +339,9 @@ impl CatchUpReader {
             numbered.push((self.follower.position_of(&message)?, message));
         }
         self.sequencer.replay(numbered, oldest, newest);
-        if end {
+        if truncated {
+            self.sequencer.lost();
+        } else if end {
             self.sequencer.replay_ended();
         }
         Ok(())

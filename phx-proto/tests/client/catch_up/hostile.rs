@@ -216,6 +216,75 @@ fn position_function_may_use_client() {
     assert_eq!(taken(&script, messages, 3).1, ["6", "caught up", "7"]);
 }
 
+/// The function and what it owns are dropped while no lock is held.
+#[test]
+fn position_function_is_dropped_outside_lock() {
+    struct Owned(phx_proto::client::WeakClient, Arc<AtomicBool>);
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            let _ = self.0.upgrade().map(|client| client.stats());
+            self.1.store(true, Ordering::Relaxed);
+        }
+    }
+    type End = fn(&Script, Channel, Messages);
+    let ends: [End; 4] = [
+        |_, orders, messages| drop((orders, messages)),
+        |_, orders, messages| drop((messages, orders)),
+        |script, orders, messages| {
+            drop(messages);
+            let leaving = script.spawn(orders.leave());
+            let leave = script.assert_leave("orders");
+            script.reply(&leave, "ok", json!({}));
+            script.finish(leaving);
+        },
+        |script, orders, messages| {
+            script.close_channel("orders");
+            settle(script);
+            drop((orders, messages));
+        },
+    ];
+    for end in ends {
+        let script = Script::new();
+        let client = script.client(config());
+        let dropped = Arc::new(AtomicBool::new(false));
+        let owned = Owned(client.downgrade(), Arc::clone(&dropped));
+        let loud = CatchUp::new(move |message: &Message| {
+            let _ = &owned;
+            position_of(message)
+        });
+        let orders = want(&client, loud.cursor(Cursor::at(5)));
+        let messages = orders.messages();
+        let join = join_of(&script);
+        script.reply(&join, "ok", missed([6]));
+        end(&script, orders, messages);
+        settle(&script);
+        assert!(dropped.load(Ordering::Relaxed), "the function is gone");
+    }
+}
+
+/// A replay of more messages than are read at once is read in several joins.
+#[test]
+fn huge_replay_takes_several_joins() {
+    let script = Script::new();
+    let client = script.client(config());
+    let mut messages = want(&client, catch_up(Cursor::at(0))).messages();
+    let mut join = join_of(&script);
+    let (newest, mut all) = (40_000, Vec::new());
+    for joins in 1..=3 {
+        let from = since(&join).expect("it has a position") + 1;
+        script.reply(&join, "ok", missed(from..=newest));
+        let (rest, seen) = drained(messages);
+        messages = rest;
+        all.extend(numbers(&seen));
+        if joins < 3 {
+            join = script.assert_join("orders");
+        } else {
+            assert_eq!(seen.last().map(String::as_str), Some("caught up"));
+        }
+    }
+    assert!(all == (1..=newest).collect::<Vec<_>>(), "{} messages", all.len());
+}
+
 /// The connection is lost during the replay, and the next join is refused for a while.
 #[test]
 fn refused_rejoin_during_replay_loses_nothing() {

@@ -58,7 +58,7 @@ defmodule Contract.Ring do
     {:reply, pos, pos}
   end
 
-  # The position changes before the message goes, so that a reader never misses a message unawares.
+  # The position changes first: a reader that lacks the message then knows that it was forgotten.
   defp forget_oldest(topic, forgotten, count, newest) do
     {_, oldest} = key = :ets.next(__MODULE__, {topic, forgotten})
     :ets.insert(__MODULE__, {topic, {oldest, count, newest}})

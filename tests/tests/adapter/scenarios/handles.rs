@@ -51,7 +51,7 @@ pub(in super::super) async fn wanted_topics(stage: &mut Stage) {
     let conflict = client.want(topic.as_str(), params("two")).unwrap_err();
     assert!(matches!(conflict, JoinError::ConflictingParams { .. }), "{conflict}");
     let options = JoinOptions::new().replace_params().no_deadline();
-    let other = client.join_with(topic.as_str(), params("two"), options).await.unwrap();
+    let other = client.join_with(topic.as_str(), params("two"), options.clone()).await.unwrap();
     let mut messages = other.messages();
     room.rejoin().unwrap();
     assert!(matches!(messages.next().await, Some(ChannelEvent::Interrupted { .. })));
