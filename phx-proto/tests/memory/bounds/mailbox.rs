@@ -2,13 +2,15 @@
 
 use core::pin::pin;
 use core::task::Poll;
+use core::time::Duration;
 
 use bytes::Bytes;
 use phx_proto::Config;
-use phx_proto::client::{ChannelEvent, JoinOptions, MailboxPolicy, Messages};
+use phx_proto::catch_up::Contract;
+use phx_proto::client::{CatchUp, ChannelEvent, JoinOptions, MailboxPolicy, Message, Messages};
 use serde_json::{Value, json};
 
-use super::{KIB, MIB, held, large, message, one_buffer, receive, rejoined, row};
+use super::{KIB, MIB, held, large, message, one_buffer, peak, receive, rejoined, row};
 use crate::bench::{Bench, next, poll, ready};
 
 const ROOM: &str = "room:lobby";
@@ -183,6 +185,58 @@ fn other_policies() {
         drop(messages);
         row(&format!("mailbox: {policy:?}"), 8 * MIB, bytes);
     }
+}
+
+/// A stream that catches up on the room, and has joined it. The replay comes in events and has not ended.
+fn catching_up(bench: &mut Bench) -> Messages {
+    let catch_up = CatchUp::new(|message: &Message| message.payload().to_value().ok()?.as_u64());
+    let contract = Contract::in_events("part", "end").end_timeout(Duration::MAX);
+    let options = JoinOptions::new().catch_up(catch_up.contract(contract));
+    let client = bench.client.clone();
+    let mut join = pin!(client.join_with(ROOM, json!({}), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    ready(join.as_mut()).expect("joined").messages()
+}
+
+/// Live messages that wait for the end of a replay, and as many again in the mailbox.
+#[test]
+fn messages_held_during_replay() {
+    let mut bench = Bench::new(|config| config);
+    let mut messages = catching_up(&mut bench);
+    let name = "n".repeat(200 * KIB);
+    let mut number = 0;
+    let bytes = held(|| {
+        for reads in [true, false] {
+            for _ in 0..256 {
+                number += 1;
+                let live = message(ROOM, &name, &number.to_string());
+                receive(&mut bench, one_buffer([&large(MIB), &live]));
+                if reads {
+                    assert!(poll(pin!(messages.next())).is_pending());
+                }
+            }
+        }
+    });
+    drop(messages);
+    row("catching up: held back, and in the mailbox", 16 * MIB, bytes);
+}
+
+/// A part of a replay with very many small messages.
+#[test]
+fn part_of_tiny_messages() {
+    let mut bench = Bench::new(|config| config);
+    let mut messages = catching_up(&mut bench);
+    let item = r#"{"event":"a","payload":0},"#;
+    let items = item.repeat(4 * MIB / item.len());
+    let part = format!(r#"{{"messages":[{}]}}"#, items.trim_end_matches(','));
+    let part = message(ROOM, "part", &part);
+    let bytes = peak(|| {
+        receive(&mut bench, one_buffer([&part]));
+        assert!(poll(pin!(messages.next())).is_ready());
+    });
+    row("catching up: a part of 4 MiB, tiny messages", 3 * 4 * MIB, bytes);
 }
 
 /// Sends small messages in separate read buffers. Returns how many were delivered as slices of
