@@ -945,7 +945,7 @@ impl JoinOptions {
     ///   messages and the client can know that.
     /// * A full mailbox keeps what it holds, drops the messages that follow, and has the channel joined
     ///   again when the consumer has taken what it held. This holds for every policy but
-    ///   [`MailboxPolicy::Close`]. `Lagged` counts only messages without a position. A consumer that stops
+    ///   [`MailboxPolicy::Close`](super::MailboxPolicy::Close). `Lagged` counts only messages without a position. A consumer that stops
     ///   reading therefore causes no join.
     /// * Up to as many live messages and bytes as the mailbox may hold wait for the end of a replay in
     ///   addition to those in the mailbox.

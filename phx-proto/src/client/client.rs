@@ -457,24 +457,24 @@ impl Client {
         options: JoinOptions,
     ) -> Result<Channel, JoinError> {
         let (topic, params) = (topic.into(), params.into());
-        let JoinOptions { mailbox: policy, replace_params, catch_up, .. } = options;
+        let JoinOptions { mailbox, replace_params, catch_up, .. } = options;
         if catch_up.is_some() && params.fixed().is_some_and(|params| !is_object(params)) {
             return Err(JoinError::ParamsNotObject { topic });
         }
         let follower = catch_up.map(Follower::new);
-        let (interest, mailbox) = self.handle.shared.command(|state, now| {
+        let (interest, first) = self.handle.shared.command(|state, now| {
             let interest = state.want(now, &topic, &params, replace_params)?;
-            let mailbox = match &follower {
+            let first = match &follower {
                 Some(follower) => {
                     let follower = Arc::clone(follower);
-                    state.add_follower(now, &topic, interest, policy, follower)
+                    state.add_follower(now, &topic, interest, mailbox, follower)
                 }
-                None => state.add_mailbox(&topic, interest, policy),
+                None => state.add_mailbox(&topic, interest, mailbox),
             };
-            Ok::<_, JoinError>((interest, mailbox))
+            Ok::<_, JoinError>((interest, first))
         })?;
         let handle = Arc::clone(&self.handle);
-        Ok(Channel::new(handle, topic, interest, policy, Some(mailbox)))
+        Ok(Channel::new(handle, topic, interest, mailbox, Some(first)))
     }
 
     /// Returns one more handle of a topic that is already wanted, such as an auto-join. The topic
