@@ -332,3 +332,324 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
 fn close_frame(close: Close) -> Ended {
     Ended::CloseFrame { code: close.code, reason: close.reason }
 }
+
+#[cfg(all(test, feature = "testing"))]
+mod tests {
+    use core::task::Waker;
+    use std::cell::{RefCell, RefMut};
+    use std::collections::VecDeque;
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A stream of which the test plays the other end.
+    #[derive(Clone, Default)]
+    struct Stream(Rc<RefCell<Ends>>);
+
+    #[derive(Default)]
+    struct Ends {
+        /// The bytes of each read. Without any, a read is pending.
+        reads: VecDeque<Vec<u8>>,
+        /// The sizes of the buffers that were passed to reads.
+        asked: Vec<usize>,
+        written: Vec<u8>,
+        /// How many more bytes writes accept. At zero they are pending.
+        accepts: usize,
+        /// Whether writes accept zero bytes, which is an error.
+        accepts_none: bool,
+        flush_is_pending: bool,
+    }
+
+    impl AsyncRead for Stream {
+        fn poll_read(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            let mut ends = self.0.borrow_mut();
+            ends.asked.push(buffer.len());
+            let Some(front) = ends.reads.front_mut() else { return Poll::Pending };
+            let length = front.len().min(buffer.len());
+            buffer[..length].copy_from_slice(&front[..length]);
+            front.drain(..length);
+            if front.is_empty() {
+                ends.reads.pop_front();
+            }
+            Poll::Ready(Ok(length))
+        }
+    }
+
+    impl AsyncWrite for Stream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            let mut ends = self.0.borrow_mut();
+            if ends.accepts_none {
+                return Poll::Ready(Ok(0));
+            }
+            let length = bytes.len().min(ends.accepts);
+            if length == 0 {
+                return Poll::Pending;
+            }
+            ends.accepts -= length;
+            ends.written.extend_from_slice(&bytes[..length]);
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            if self.0.borrow().flush_is_pending { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A transport and the other end of its stream.
+    struct Bench {
+        native: Native<Stream>,
+        stream: Stream,
+        server: Endpoint,
+        unread: BytesMut,
+    }
+
+    impl Bench {
+        fn new(wrap: impl FnOnce(Stream) -> Io<Stream>) -> Self {
+            let config = Config::new("ws://localhost/socket/websocket").expect("a valid URI");
+            let config = config.buffers(64 << 10, 1_000).expect("not zero");
+            let stream = Stream::default();
+            stream.0.borrow_mut().accepts = usize::MAX;
+            let native = Native::new(wrap(stream.clone()), &Bytes::new(), &config);
+            let server = Endpoint::server(&Limits::default());
+            Self { native, stream, server, unread: BytesMut::new() }
+        }
+
+        fn ends(&self) -> RefMut<'_, Ends> {
+            self.stream.0.borrow_mut()
+        }
+
+        fn receive(&mut self) -> Poll<Received> {
+            self.native.poll_receive(&mut Context::from_waker(Waker::noop()))
+        }
+
+        fn flush(&mut self) -> Poll<Result<(), WriteFailed>> {
+            self.native.poll_flush(&mut Context::from_waker(Waker::noop()))
+        }
+
+        fn is_ready(&mut self) -> bool {
+            let mut cx = Context::from_waker(Waker::noop());
+            self.native.poll_ready(&mut cx).is_ready()
+        }
+
+        /// The server reads everything that was written, and returns the events.
+        fn serve(&mut self) -> Vec<Event> {
+            let written = core::mem::take(&mut self.ends().written);
+            self.unread.extend_from_slice(&written);
+            let mut events = Vec::new();
+            while let Some(event) = self.server.poll_event(&mut self.unread).expect("no fault") {
+                events.push(event);
+            }
+            let mut out = BytesMut::new();
+            if self.server.poll_transmit(&mut out, usize::MAX, || [0; 4]) > 0 {
+                self.ends().reads.push_back(out.to_vec());
+            }
+            events
+        }
+
+        fn acknowledged(&mut self) -> (u64, u64) {
+            let progress = self.native.progress();
+            (progress.acknowledged, progress.acknowledged_next)
+        }
+    }
+
+    /// The size of a fragment of 32 KiB and of a ping of the client, with their headers.
+    const FRAGMENT: u64 = (32 << 10) + 8;
+    const PING: u64 = 6 + 12;
+
+    /// Four fragments with a ping after each of the first three. The server answers the latest ping.
+    #[test]
+    fn pong_acknowledges_bytes_of_stream() {
+        let mut bench = Bench::new(Io::new);
+        for message in 0..2 {
+            let before = message * (3 * (FRAGMENT + PING) + 8 + 1_000);
+            bench.native.send(Frame::Binary(vec![7; (96 << 10) + 1_000].into())).expect("open");
+            assert!(bench.flush().is_ready());
+            let acknowledged = bench.acknowledged().0;
+            // Less than a fragment follows the last ping of the first message.
+            assert_eq!(bench.acknowledged(), (acknowledged, before + FRAGMENT));
+            assert!(matches!(bench.serve().last(), Some(Event::Message(_))));
+            assert_eq!(bench.receive(), Poll::Ready(Received::Control));
+            let all = before + 3 * FRAGMENT + 2 * PING;
+            assert_eq!(bench.acknowledged(), (all, all));
+        }
+    }
+
+    /// A TLS stream accepts bytes that it has not written yet, and writes more bytes than it accepts.
+    #[cfg(feature = "tls")]
+    #[test]
+    fn bytes_held_by_tls_are_ahead_of_ping() {
+        use super::super::streams::Meter;
+        let meter = Meter::default();
+        let mut bench = Bench::new(|stream| Io::above(stream, meter.clone()));
+        bench.native.send(Frame::Binary(vec![7; 100].into())).expect("open");
+        assert!(bench.flush().is_ready());
+        let handed = bench.ends().written.len();
+        assert_eq!(handed, 2 + 4 + 100);
+        // The next flush notices the overhead of encryption.
+        meter.wrote(handed + 29);
+        assert!(bench.flush().is_ready());
+        bench.ends().flush_is_pending = true;
+        bench.native.send(Frame::Binary(vec![7; 40 << 10].into())).expect("open");
+        assert!(bench.flush().is_pending());
+        assert_eq!(bench.acknowledged(), (0, handed as u64 + 29 + FRAGMENT));
+    }
+
+    #[test]
+    fn pong_is_written_once_stream_accepts_it() {
+        let mut bench = Bench::new(Io::new);
+        bench.ends().accepts = 0;
+        bench.ends().reads.push_back(b"\x89\x02hi".to_vec());
+        assert_eq!(bench.receive(), Poll::Ready(Received::Control));
+        for _ in 0..2 {
+            assert!(bench.receive().is_pending());
+        }
+        bench.ends().accepts = usize::MAX;
+        assert!(bench.receive().is_pending());
+        assert_eq!(bench.serve(), [Event::Pong(Bytes::from_static(b"hi"))]);
+        assert!(bench.receive().is_pending());
+        assert_eq!(bench.serve(), []);
+    }
+
+    #[test]
+    fn read_of_part_of_message_is_part() {
+        let mut bench = Bench::new(Io::new);
+        for read in [&b"\x81"[..], b"\x03ab", b"c\x81\x01d"] {
+            bench.ends().reads.push_back(read.to_vec());
+        }
+        assert_eq!(bench.receive(), Poll::Ready(Received::Part));
+        assert_eq!(bench.receive(), Poll::Ready(Received::Part));
+        for text in ["abc", "d"] {
+            assert_eq!(bench.receive(), Poll::Ready(Received::Frame(Frame::from(text))));
+        }
+        assert!(bench.receive().is_pending());
+    }
+
+    #[test]
+    fn close_frame_is_answered() {
+        let mut bench = Bench::new(Io::new);
+        bench.ends().reads.push_back(b"\x88\x02\x03\xf4".to_vec());
+        let ended = Ended::CloseFrame { code: Some(1012), reason: String::new() };
+        assert_eq!(bench.receive(), Poll::Ready(Received::Ended(ended)));
+        let close = Close { code: Some(1012), reason: String::new() };
+        assert_eq!(bench.serve(), [Event::Close(close)]);
+    }
+
+    #[test]
+    fn violation_is_answered() {
+        let mut bench = Bench::new(Io::new);
+        bench.ends().reads.push_back(b"\xc1\x00".to_vec());
+        let Poll::Ready(Received::Ended(Ended::Lost { message })) = bench.receive() else {
+            panic!("the connection is lost");
+        };
+        assert!(message.starts_with("the server broke the WebSocket protocol"), "{message}");
+        let events = bench.serve();
+        assert!(matches!(&events[..], [Event::Close(close)] if close.code == Some(1002)));
+    }
+
+    #[test]
+    fn write_of_zero_bytes_fails() {
+        let mut bench = Bench::new(Io::new);
+        bench.ends().accepts_none = true;
+        bench.native.send(Frame::from("hi")).expect("open");
+        assert_eq!(bench.flush(), Poll::Ready(Err(WriteFailed)));
+    }
+
+    /// A frame that the stream does not accept counts, although the endpoint no longer holds it.
+    #[test]
+    fn unwritten_bytes_delay_further_frames() {
+        let mut bench = Bench::new(Io::new);
+        assert!(bench.is_ready());
+        bench.ends().accepts = 10;
+        bench.native.send(Frame::Binary(vec![7; 2_000].into())).expect("open");
+        assert!(bench.flush().is_pending());
+        assert!(!bench.is_ready());
+        bench.ends().accepts = usize::MAX;
+        assert!(bench.is_ready());
+        assert!(bench.flush().is_ready());
+        assert_eq!(bench.serve().len(), 1);
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_ends_connection() {
+        let mut bench = Bench::new(Io::new);
+        bench.native.send(Frame::Text(Bytes::from_static(b"\xff"))).expect("reported by the read");
+        assert_eq!(bench.flush(), Poll::Ready(Err(WriteFailed)));
+        assert!(matches!(bench.receive(), Poll::Ready(Received::Ended(Ended::Lost { .. }))));
+        assert_eq!(bench.serve(), []);
+    }
+
+    #[test]
+    fn unsendable_close_code_becomes_1000() {
+        for (code, sent) in [(1001, 1001), (1005, 1000)] {
+            let mut bench = Bench::new(Io::new);
+            bench.native.close(code, "bye");
+            assert!(bench.flush().is_ready());
+            let close = Close { code: Some(sent), reason: "bye".to_owned() };
+            assert_eq!(bench.serve(), [Event::Close(close)]);
+        }
+    }
+
+    #[test]
+    fn idle_transport_has_no_buffers() {
+        let mut bench = Bench::new(Io::new);
+        bench.native.send(Frame::Binary(vec![7; 100 << 10].into())).expect("open");
+        assert!(bench.flush().is_ready());
+        let mut flood = Vec::new();
+        for _ in 0..1_000 {
+            flood.extend_from_slice(b"\x82\x64");
+            flood.extend_from_slice(&[7; 100]);
+        }
+        bench.ends().reads.push_back(flood);
+        while bench.receive().is_ready() {}
+        assert_eq!((bench.native.read.capacity(), bench.native.write.capacity()), (0, 0));
+    }
+
+    /// Reads grow while they fill their buffers, to the configured size.
+    #[test]
+    fn reads_grow_during_a_flood() {
+        let mut bench = Bench::new(Io::new);
+        bench.ends().reads.push_back(b"\x82\x00".repeat(50_000));
+        let mut frames = 0;
+        while bench.receive().is_ready() {
+            frames += 1;
+        }
+        assert!(frames >= 50_000);
+        let asked = core::mem::take(&mut bench.ends().asked);
+        assert_eq!(asked[0], SMALL);
+        assert!(asked.iter().max() >= Some(&(64 << 10)), "{asked:?}");
+        assert!(asked.len() <= 8, "{asked:?}");
+    }
+
+    /// A long frame is read in few reads, and its buffer grows with what has arrived.
+    #[test]
+    fn long_frame_is_read_in_portions() {
+        let mut bench = Bench::new(Io::new);
+        let mut frame = b"\x82\x7f\x00\x00\x00\x00\x00\x10\x00\x00".to_vec();
+        frame.resize(frame.len() + (1 << 20), 7);
+        bench.ends().reads.push_back(frame);
+        let received = loop {
+            match bench.receive() {
+                Poll::Ready(Received::Part) => {}
+                other => break other,
+            }
+        };
+        let Poll::Ready(Received::Frame(frame)) = received else { panic!("{received:?}") };
+        assert_eq!(frame.len(), 1 << 20);
+        let asked = core::mem::take(&mut bench.ends().asked);
+        assert_eq!(asked[0], SMALL);
+        assert!(asked[1] <= PORTION + SMALL, "{asked:?}");
+        assert!(asked.len() <= 10, "{asked:?}");
+    }
+}
