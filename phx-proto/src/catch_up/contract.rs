@@ -14,7 +14,7 @@ use crate::wire::payload::{Payload, PayloadError};
 /// The time without a part of the replay after which the replay counts as failed.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most messages that are read from one part of a replay.
+/// The maximum number of messages that are read from one part of a replay.
 const MESSAGES_MAX: usize = 16_384;
 
 /// How a server receives positions and sends its replay. Every method has a default.
@@ -37,8 +37,8 @@ const MESSAGES_MAX: usize = 16_384;
 ///   that messages are missing.
 /// * `newest` is optional: the position of the newest message, or `oldest` if there is none. A greater
 ///   position of the client means that the server has started its numbers over; this is reported as a
-///   [`Gap`](super::Gap). A consumer without a position continues from here, so that it misses nothing
-///   if the next interruption comes before the first message.
+///   [`Gap`](super::Gap). A consumer without a position continues from `newest`, so that it misses
+///   nothing if the next interruption comes before the first message.
 ///
 /// ```
 /// use phx_proto::catch_up::Contract;
@@ -114,18 +114,19 @@ impl Contract {
         self
     }
 
-    /// Positions have no holes: each message has the position of the previous message of its topic plus
-    /// one. A hole in the live messages then causes a rejoin, and a hole in the replay is a
-    /// [`Gap`](super::Gap). By default holes have no meaning.
+    /// Declares that positions have no holes: each message has the position of the previous message of
+    /// its topic plus one. A hole in the live messages then causes a rejoin, and a hole in the replay is
+    /// a [`Gap`](super::Gap). By default holes have no meaning.
     pub const fn contiguous(mut self) -> Self {
         self.contiguous = true;
         self
     }
 
-    /// The time after the join, or after the latest part of the replay, without the event that ends it.
-    /// Then the replay counts as failed, which is reported as a [`Gap`](super::Gap), and the live messages
-    /// are delivered. 60 s by default; `Duration::MAX` means no timeout. It must be longer than the
-    /// transfer of the largest part takes on the slowest link.
+    /// The timeout of a replay in events, measured from the join or from the latest part of the replay. If
+    /// the event that ends the replay has not arrived by then, the replay counts as failed. That is
+    /// reported as a [`Gap`](super::Gap), and the live messages are delivered. The default is 60 s;
+    /// `Duration::MAX` means no timeout. The timeout must be longer than the transfer of the largest part
+    /// over the slowest link.
     pub const fn end_timeout(mut self, timeout: Duration) -> Self {
         self.end_timeout = timeout;
         self
@@ -326,7 +327,7 @@ mod tests {
         assert!(replay.messages.is_empty());
     }
 
-    /// A position that is not a number of this size is not named.
+    /// `oldest` or `newest` counts as absent if it is not a number from 0 to `u64::MAX`.
     #[test]
     fn invalid_replay_is_an_error() {
         let contract = Contract::in_response();

@@ -21,8 +21,8 @@
 //!
 //! 1. Every message that can be replayed has a position, a number that is unique on its topic. Positions
 //!    increase in the order in which the server sends live messages. After a restart of the server they
-//!    continue to increase; a server that keeps them in memory can begin with the system clock in
-//!    microseconds.
+//!    continue to increase; a server that keeps its positions only in memory can start them at the system
+//!    time in microseconds.
 //! 2. Every join is followed by a replay. If the parameters of the join contain a position, the replay
 //!    is every message after that position that the server still has, in order. Otherwise the server
 //!    chooses the messages; the replay may be empty.

@@ -285,8 +285,8 @@ impl<M> Sequencer<M> {
     }
 
     fn replayed(&mut self, position: u64, message: M) {
-        // Live messages that the replay lacks arrived before the server read its memory, which had
-        // already forgotten them.
+        // If the replay lacks a live message, that message arrived before the server read its stored
+        // messages, and the server had already forgotten it by then.
         while self.held.front().is_some_and(|held| held.position <= position) {
             let Some(held) = self.held.pop_front() else { break };
             self.held_bytes = self.held_bytes.saturating_sub(held.weight);
@@ -308,7 +308,7 @@ impl<M> Sequencer<M> {
         self.deliver(position, message);
     }
 
-    /// The front, if positions are contiguous and the next message is not this one.
+    /// The front, if positions are contiguous and there is a hole between the front and this position.
     fn hole_before(&self, position: u64) -> Option<u64> {
         self.front.filter(|front| self.contiguous && position.saturating_sub(1) > *front)
     }
@@ -350,7 +350,7 @@ impl<M> Sequencer<M> {
 
     fn live(&mut self, position: u64, message: M) {
         if self.floor >= Some(position) {
-            // The replay has brought it.
+            // A duplicate: the replay has already brought this message.
         } else if self.hole_before(position).is_some() {
             self.lost();
         } else if self.front >= Some(position) {

@@ -9,8 +9,8 @@
 //!
 //! The position of a message is found by a function of the application. It runs on the consumer's task,
 //! and on the driver's task for a message that was dropped, and never under a lock. So the mailbox does
-//! not know positions: when it is full, it drops every message up to the next join, which the replay
-//! of that join brings again.
+//! not know positions: when it is full, it drops every message until the next join; the replay of that
+//! join brings these messages again.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -126,8 +126,8 @@ impl Follower {
         *self.cursor.lock()
     }
 
-    /// Whether the parameters of the present join contained the position: every join after the first one
-    /// that did contains it.
+    /// Whether the parameters of the present join contained the position. Once the parameters of one join
+    /// contain it, those of every later join do too.
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }

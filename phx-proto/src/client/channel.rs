@@ -931,10 +931,10 @@ impl JoinOptions {
         self
     }
 
-    /// Lets the first stream of this handle catch up: [`messages`](Channel::messages) yields each message
-    /// that the server can replay once and in order, across interruptions and a full mailbox. It needs a
-    /// server that keeps the contract of [`catch_up`](crate::catch_up). By default a stream shows the
-    /// messages as they arrive, and an interruption is a gap.
+    /// Lets the first stream of this handle catch up: [`messages`](Channel::messages) yields every
+    /// message that the server can replay, each once and in order, across interruptions and a full
+    /// mailbox. It needs a server that keeps the contract of [`catch_up`](crate::catch_up). By default a
+    /// stream shows the messages as they arrive, and an interruption is a gap.
     ///
     /// * The position of the last message that the stream returned is added to the parameters of every
     ///   join, which must be a JSON object. A function of
@@ -944,9 +944,9 @@ impl JoinOptions {
     ///   and [`ChannelEvent::GapRemains`](super::ChannelEvent::GapRemains) where the server no longer has
     ///   messages and the client can know that.
     /// * A full mailbox keeps what it holds, drops the messages that follow, and has the channel joined
-    ///   again when the consumer has taken what it held. This holds for every policy but
-    ///   [`MailboxPolicy::Close`](super::MailboxPolicy::Close). `Lagged` counts only messages without a position. A consumer that stops
-    ///   reading therefore causes no join.
+    ///   again when the consumer has taken what it held. A consumer that stops reading therefore causes
+    ///   no join. This holds for every policy but [`MailboxPolicy::Close`](super::MailboxPolicy::Close).
+    ///   `Lagged` counts only messages without a position.
     /// * Up to as many live messages and bytes as the mailbox may hold wait for the end of a replay in
     ///   addition to those in the mailbox.
     /// * Further streams of the handle show replayed messages as the server sends them.

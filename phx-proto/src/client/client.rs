@@ -444,8 +444,7 @@ impl Client {
 
     /// Like [`want`](Self::want), with another mailbox, with parameters that replace the present
     /// ones, or with a stream that [catches up](JoinOptions::catch_up). The deadline of the options
-    /// is ignored; only [`join_with`](Self::join_with)
-    /// uses it.
+    /// is ignored; only [`join_with`](Self::join_with) uses it.
     ///
     /// # Errors
     ///

@@ -20,9 +20,9 @@
 //! and the read buffers behind them. When it is exceeded, messages are first copied out of those
 //! buffers; messages are dropped only when that is not enough. See [`weight`](crate::wire::weight).
 //!
-//! A mailbox of a consumer that [catches up](super::catch_up) keeps what waits when it is full, and
-//! drops every later message up to the next join, because the replay of that join brings them again.
-//! The gap in front of the next message records that, and every join.
+//! If a mailbox of a consumer that [catches up](super::catch_up) is full, it keeps the messages that
+//! wait, and drops every later message until the next join, because the replay of that join brings
+//! them again. The gap in front of the next message records the drops and the joins.
 
 use std::collections::VecDeque;
 

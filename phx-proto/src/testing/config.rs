@@ -22,9 +22,10 @@ pub enum Version {
 /// The settings of a [`Server`](super::Server).
 ///
 /// The defaults are those of the recorded server: Phoenix 1.8.12, an idle timeout of 60 seconds, 100
-/// channels for each socket, 1,000 messages for each ring, seed 0, and no limit for the size of a frame. A real server has such a
-/// limit, 10,000,000 bytes or less by default (see [`protocol`](crate::manual::protocol#limits)); set
-/// [`max_frame_bytes`](Self::max_frame_bytes) to test with one.
+/// channels for each socket, 1,000 messages for each ring, seed 0, and no limit for the size of a frame.
+/// A real server has such a limit, 10,000,000 bytes or less by default (see
+/// [`protocol`](crate::manual::protocol#limits)); set [`max_frame_bytes`](Self::max_frame_bytes) to test
+/// with one.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
     pub(super) version: Version,

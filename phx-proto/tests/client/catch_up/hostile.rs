@@ -346,7 +346,7 @@ fn handle_dropped_during_replay_leaves() {
     drop(again);
 }
 
-/// Ends of replays that nothing began, and replays after their end.
+/// Events that end a replay although none is under way, and parts of a replay after its end.
 #[test]
 fn stray_replay_events_are_harmless() {
     let script = Script::new();

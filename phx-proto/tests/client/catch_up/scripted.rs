@@ -328,7 +328,7 @@ fn params_must_be_object() {
     plain.set_join_params(json!([1])).expect("it is wanted");
 }
 
-/// The streams of a handle after the first show what the server sends.
+/// Only the first stream of a handle catches up; its other streams show what the server sends.
 #[test]
 fn further_streams_show_messages_as_they_arrive() {
     let script = Script::new();
