@@ -125,6 +125,7 @@
 //! | `recording` | redacted recordings of what a client receives and does, and their replay |
 //! | `upgrade` | the HTTP upgrade, and the tunnel through an HTTP or SOCKS5 proxy, as pure state machines |
 //! | `websocket` | WebSocket as a pure state machine, from the upgrade to the closing handshake: bytes in, bytes out |
+//! | `deflate` | compression of WebSocket messages: permessage-deflate; includes `websocket` |
 //! | `service` | connections documents, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a connections document |
 //! | `tls` | `Tls`: the certificates that `wss://` trusts, and the crypto provider, by default ring |

@@ -73,6 +73,7 @@
 //! | `service` (default) | module [`service`]: connections from a document, the [supervisor], the router and the bus, metrics |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |
 //! | `websocket` | phx's own WebSocket as an alternative to tungstenite, selected with [`Config::transport`] |
+//! | `deflate` | compression of messages, turned on with [`Config::compression`]; includes `websocket` |
 //! | `tracing` | events of the `tracing` crate with the target `phx` |
 //! | `recording` | module [`recording`]: files with the inputs and actions of a client, which can be replayed |
 //! | `testing` | module [`testing`]: a Phoenix-like server, on a TCP port or in memory |

@@ -76,7 +76,18 @@ fn schema_accepts_example_and_names_errors() {
 
 /// Values to try with every key: each is valid for some keys and invalid for others.
 fn values() -> Vec<Value> {
-    let texts = ["x", "", "1.0.0", "2.0.0", "3.0.0", "transient", "${V}", "sessionid", "phoenix"];
+    let texts = [
+        "balanced",
+        "x",
+        "",
+        "1.0.0",
+        "2.0.0",
+        "3.0.0",
+        "transient",
+        "${V}",
+        "sessionid",
+        "phoenix",
+    ];
     let mut values: Vec<Value> = texts.map(Value::from).into();
     values.extend([0, 1, 7, u32::MAX.into(), u64::from(u32::MAX) + 1, u64::MAX].map(Value::from));
     values.extend([
@@ -125,6 +136,10 @@ fn values() -> Vec<Value> {
         json!({"1012": {"retry_within_msec": [1]}}),
         json!({"1012": {"retry_within_msec": [1, 2], "stop": null}}),
         json!({"404": "backoff"}),
+        json!({"receive_window_bits": 9, "send_takeover": false, "send_bytes_min": 0}),
+        json!({"send_window_bits": 8}),
+        json!({"receive_window_bits": 16}),
+        json!({"send_bytes_min": -1}),
         json!({"schedule": {"steps": [1, 2.5]}, "jitter": 0.25, "floor": 0}),
         json!({"schedule": {"steps": []}}),
         json!({"schedule": {"exponential": {"first": 1, "factor": 2, "max": 9}}}),

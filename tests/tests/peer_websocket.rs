@@ -6,9 +6,11 @@ use std::net::{Shutdown, TcpStream};
 
 use bytes::BytesMut;
 use phx_proto::Frame;
+use phx_proto::config::Compression;
 use phx_proto::upgrade::{Upgrade, UpgradeError, UpgradeRequest};
 use phx_proto::websocket::{Endpoint, Event, Fault, Limits, MaskKeys, State, Violation};
 use phx_tests::peers::{Script, available};
+use phx_tests::rng::Rng;
 use phx_tests::waiting::DEADLINE;
 use serde_json::{Value, json};
 
@@ -23,7 +25,11 @@ impl Server {
         if !available(test) {
             return None;
         }
-        let mut script = Script::node("websocket.mjs", &[]);
+        Self::node("websocket.mjs")
+    }
+
+    fn node(script: &str) -> Option<Self> {
+        let mut script = Script::node(script, &[]);
         let first = script.receive(DEADLINE).expect("the script runs");
         Some(Self::new(script, &first))
     }
@@ -51,14 +57,22 @@ impl Server {
     }
 
     fn dial(&self, path: &str, limits: &Limits) -> Client {
+        self.dial_with(path, limits, None)
+    }
+
+    fn dial_with(&self, path: &str, limits: &Limits, offered: Option<&Compression>) -> Client {
         let host = format!("127.0.0.1:{}", self.port);
-        let upgrade = Upgrade::new(&UpgradeRequest {
+        let request = UpgradeRequest {
             host: &host,
             target: path,
             headers: &[],
             subprotocols: &[],
             key: *b"the sample nonce",
-        });
+        };
+        let upgrade = match offered {
+            None => Upgrade::new(&request),
+            Some(offered) => Upgrade::compressed(&request, offered),
+        };
         let stream = TcpStream::connect(host).expect("it listens");
         stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
         Client {
@@ -242,5 +256,103 @@ fn websocket_machine_talks_to_other_servers() {
         for scenario in scenarios {
             scenario(&mut server);
         }
+    }
+}
+
+/// A message of random length: words, which compress well, or noise, which does not.
+fn random_message(rng: &mut Rng) -> Frame {
+    const WORDS: [&str; 6] =
+        ["phx_reply", "\"ok\"", "room:lobby ", "\u{e4}\u{1f600}", "[null,", "0"];
+    let length = [8, 100, 2_000, 40_000][rng.below(4)];
+    let length = rng.below(length);
+    match rng.below(4) {
+        0 => Frame::Binary((0..length).map(|_| rng.number() as u8).collect::<Vec<u8>>().into()),
+        1 => Frame::from("a".repeat(length)),
+        _ => {
+            let words = (0..length / 6).map(|_| WORDS[rng.below(6)]);
+            Frame::from(words.collect::<String>())
+        }
+    }
+}
+
+/// Sends random messages, and receives them again. Returns what was agreed.
+fn echoes_compressed(
+    server: &Server,
+    rng: &mut Rng,
+    path: &str,
+    offered: &Compression,
+) -> Compression {
+    // Short fragments, so that long messages are fragmented. `ws` ends a connection that sends 60 pings
+    // before it has written its pongs.
+    let limits = Limits { fragment_bytes: 4_000, ..Limits::default() };
+    let mut client = server.dial_with(path, &limits, Some(offered));
+    let opened = client.next();
+    let Ok(Some(Event::Opened(upgraded))) = opened else {
+        panic!("{path} {offered:?}: {opened:?}")
+    };
+    let agreed = upgraded.compression.expect("the server compresses");
+    for _ in 0..12 {
+        let sent: Vec<Frame> = (0..=rng.below(3)).map(|_| random_message(rng)).collect();
+        for message in &sent {
+            client.endpoint.send(message.clone()).expect("the queue has capacity");
+        }
+        for message in sent {
+            assert!(client.message() == message, "{path} {offered:?}: {message:?}");
+        }
+    }
+    client.close(1000, "");
+    agreed
+}
+
+/// Every window and both takeover settings, chosen by the client or by the server, with messages in one
+/// frame and in fragments, and pings between them.
+#[test]
+fn compressed_messages_pass_other_servers() {
+    const TEST: &str = "compressed_messages_pass_other_servers";
+    let ws = || available(TEST).then(|| Server::node("deflate.mjs")).flatten();
+    let websockets = || {
+        let (script, first) = Script::python(TEST, "deflate.py")?;
+        Some(Server::new(script, &first))
+    };
+    let options = |ws: bool, server: u8, client: u8, fresh: [bool; 2]| {
+        let [server_fresh, client_fresh] = fresh;
+        if ws {
+            format!(
+                "serverMaxWindowBits={server}&clientMaxWindowBits={client}\
+                 &serverNoContextTakeover={server_fresh}&clientNoContextTakeover={client_fresh}"
+            )
+        } else {
+            format!(
+                "server_max_window_bits={server}&client_max_window_bits={client}\
+                 &server_no_context_takeover={server_fresh}&client_no_context_takeover={client_fresh}"
+            )
+        }
+    };
+    let mut rng = Rng::from_env();
+    for (name, server) in [("ws", ws()), ("websockets", websockets())] {
+        let Some(server) = server else { continue };
+        println!("{name}");
+        for bits in 9..=15 {
+            for (receive, send) in [(true, true), (true, false), (false, true), (false, false)] {
+                let offered = Compression::balanced().window_bits(bits, 24 - bits).expect("valid");
+                let offered = offered.context_takeover(receive, send).send_bytes_min(0);
+                for path in ["/echo", "/fragments"] {
+                    let agreed = echoes_compressed(&server, &mut rng, path, &offered);
+                    assert_eq!(agreed, offered);
+                }
+                // The server chooses. `ws` takes `false` for "refuse the parameter", so takeover is
+                // not limited by an offer here.
+                let wide = Compression::strongest().send_bytes_min(0);
+                let fresh = options(name == "ws", bits, 24 - bits, [!receive, !send]);
+                let path = format!("/fragments?{fresh}");
+                let agreed = echoes_compressed(&server, &mut rng, &path, &wide);
+                let chosen = wide.window_bits(bits, 24 - bits).expect("valid");
+                assert_eq!(agreed, chosen.context_takeover(receive, send));
+            }
+        }
+        // A window of 256 bytes: the client sends uncompressed messages.
+        let wide = Compression::strongest().send_bytes_min(0);
+        let path = format!("/echo?{}", options(name == "ws", 15, 8, [false, false]));
+        echoes_compressed(&server, &mut rng, &path, &wide);
     }
 }

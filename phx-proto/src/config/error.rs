@@ -79,6 +79,9 @@ pub enum ConfigError {
          set a codec with `Config::codec`"
     )]
     UnknownVsn,
+    /// A window of a [`Compression`](crate::config::Compression) is not from 9 to 15 bits.
+    #[error("the window of a compression must be from 9 to 15 bits")]
+    WindowBits,
     /// A number that must not be zero is zero.
     #[error("{key} must be at least 1")]
     Zero {

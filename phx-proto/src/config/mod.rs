@@ -8,6 +8,7 @@ pub(crate) mod auth_token;
 pub(crate) mod backoff;
 #[cfg(feature = "tls")]
 mod certificate;
+mod compression;
 mod credentials;
 mod error;
 pub(crate) mod http;
@@ -34,6 +35,7 @@ use std::sync::Arc;
 
 pub use auth_token::auth_token_subprotocol;
 pub use backoff::{Backoff, DelayRange};
+pub use compression::Compression;
 pub use credentials::Credentials;
 pub use error::ConfigError;
 pub use join_params::{JoinAttempt, JoinParams, ParamsPanicked};

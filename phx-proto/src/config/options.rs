@@ -10,6 +10,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::backoff::{Backoff, DelayRange};
+use super::compression::Compression;
 use super::msec::{Msec, OptionalMsec};
 use super::policy::{ClosePolicy, CloseRule, StatusPolicy};
 use super::transport::TransportKind;
@@ -124,6 +125,9 @@ pub struct Options {
     pub write_buffer_bytes: usize,
     /// The WebSocket implementation: `tungstenite`, or `websocket` for phx's own.
     pub transport: TransportKind,
+    /// Compression of messages: `balanced`, `smallest`, `strongest`, or an object; null for none. With
+    /// compression, the WebSocket implementation is phx's own.
+    pub compression: Option<Compression>,
 }
 
 /// Defaults for production. This is their form in a document:
@@ -170,7 +174,8 @@ pub struct Options {
 ///     "mailbox_bytes_max": 8388608,
 ///     "read_buffer_bytes": 16384,
 ///     "write_buffer_bytes": 16384,
-///     "transport": "tungstenite"
+///     "transport": "tungstenite",
+///     "compression": null
 /// }"#;
 /// let written: serde_json::Value = serde_json::from_str(written)?;
 /// let defaults = phx_proto::Options::default();
@@ -237,6 +242,7 @@ impl Default for Options {
             read_buffer_bytes: count(16 << 10),
             write_buffer_bytes: 16 << 10,
             transport: TransportKind::Tungstenite,
+            compression: None,
         }
     }
 }

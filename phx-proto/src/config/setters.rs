@@ -8,7 +8,8 @@ use std::sync::Arc;
 use super::proxy::Environment;
 use super::route::Target;
 use super::{
-    CloseRule, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule, TransportKind,
+    CloseRule, Compression, Config, ConfigError, Credentials, Options, Proxy, Secret, StatusRule,
+    TransportKind,
 };
 use crate::config::backoff::{Backoff, DelayRange};
 use crate::config::join_params::JoinParams;
@@ -700,6 +701,47 @@ impl Config {
     pub fn transport(mut self, transport: TransportKind) -> Self {
         self.options_mut().transport = transport;
         self
+    }
+
+    /// Offers the server to compress messages (permessage-deflate); by default the client does not. If the
+    /// server does not support it, the connection opens without compression. If the server's answer
+    /// contradicts the offer, the attempt fails.
+    ///
+    /// tungstenite cannot compress, so with this option the adapters use phx's own WebSocket
+    /// implementation, whatever [`transport`](Self::transport) is. A message counts against
+    /// [`max_message_bytes`](Self::max_message_bytes) with its length before compression. Used by the
+    /// adapters. [`manual::compression`](crate::manual::compression) helps to choose a preset.
+    ///
+    /// ```
+    /// # #[cfg(feature = "deflate")]
+    /// # fn main() -> Result<(), phx_proto::ConfigError> {
+    /// use phx_proto::config::Compression;
+    ///
+    /// let config = phx_proto::Config::new("wss://example.com/socket/websocket")?
+    ///     .compression(Compression::balanced());
+    /// # Ok(())
+    /// # }
+    /// # #[cfg(not(feature = "deflate"))]
+    /// # fn main() {}
+    /// ```
+    #[must_use]
+    pub fn compression(mut self, compression: impl Into<Option<Compression>>) -> Self {
+        self.options_mut().compression = compression.into();
+        self
+    }
+}
+
+/// # For adapters
+impl Config {
+    /// The WebSocket implementation to use: [`transport`](Self::transport), except that
+    /// [`compression`](Self::compression) needs phx's own.
+    #[must_use]
+    pub fn transport_in_use(&self) -> TransportKind {
+        #[cfg(feature = "deflate")]
+        if self.compression.is_some() {
+            return TransportKind::WebSocket;
+        }
+        self.transport
     }
 }
 

@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 /// It is stricter with a server that violates RFC 6455. It ends the connection if a frame encodes its
 /// length in more bytes than necessary, or if a message has more than 131,072 fragments or 1,024 empty
 /// ones ([`MessageTooLarge`](crate::Cause::MessageTooLarge)).
+///
+/// tungstenite does not compress: with [`compression`](crate::Config::compression), phx's own is used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -12,6 +12,7 @@
 //! | [`presence`] | the list of present clients |
 //! | [`backpressure`] | what happens when a consumer, the network or the server is too slow |
 //! | [`bounds`] | every bound: what it counts, its setter, and what happens when it is reached |
+//! | [`compression`] | when to compress messages, what it costs, and what it reveals about secrets (feature `deflate`) |
 //! | [`policies`] | every decision of the client, and the reason for it |
 //! | [`storm`] | a picture of the load on a server that comes back |
 //! | [`log_and_trace`] | how to see what a connection does: logs, signals, states, errors |
@@ -53,6 +54,9 @@ pub mod protocol {}
 pub mod run_loop {}
 #[doc = include_str!("time_and_randomness.md")]
 pub mod time_and_randomness {}
+#[cfg(feature = "deflate")]
+#[doc = include_str!("compression.md")]
+pub mod compression {}
 #[doc = include_str!("policies.md")]
 pub mod policies {}
 #[doc = include_str!("storm.md")]

@@ -38,6 +38,8 @@ pub struct ServerConfig {
     pub(super) channel_delay: Duration,
     pub(super) presence_delay: Duration,
     pub(super) ring_size: usize,
+    #[cfg(feature = "deflate")]
+    pub(super) compress: Option<crate::config::Compression>,
 }
 
 impl Default for ServerConfig {
@@ -53,6 +55,8 @@ impl Default for ServerConfig {
             channel_delay: Duration::ZERO,
             presence_delay: Duration::ZERO,
             ring_size: 1_000,
+            #[cfg(feature = "deflate")]
+            compress: None,
         }
     }
 }
@@ -137,6 +141,16 @@ impl ServerConfig {
     #[must_use]
     pub fn ring_size(mut self, messages: usize) -> Self {
         self.ring_size = messages;
+        self
+    }
+
+    /// Accepts the offer of permessage-deflate, as Phoenix does with `compress: true`, and compresses
+    /// the sent messages. The server keeps these windows and contexts, or smaller ones if the client
+    /// asks for them. By default the server declines the offer. Used with real sockets.
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn compress(mut self, compression: crate::config::Compression) -> Self {
+        self.compress = Some(compression);
         self
     }
 

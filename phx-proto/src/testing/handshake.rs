@@ -47,6 +47,10 @@ pub struct Accepted {
     pub peer: PeerId,
     /// The value of `sec-websocket-protocol` in the response; with `None` the field is omitted.
     pub protocol: Option<String>,
+    /// The value of `sec-websocket-extensions` in the response, and the compression that it selects,
+    /// from the server's point of view; with `None` the field is omitted.
+    #[cfg(feature = "deflate")]
+    pub extensions: Option<(String, crate::config::Compression)>,
 }
 
 /// The connect parameters and headers that channels can read.
@@ -85,6 +89,20 @@ impl HttpRefusal {
     fn raised() -> Self {
         Self::error_page(500, "Internal Server Error")
     }
+}
+
+/// The extension that the response selects, as Phoenix does with `compress: true`.
+#[cfg(feature = "deflate")]
+pub(super) fn extensions(
+    config: &ServerConfig,
+    request: &HttpRequest,
+) -> Option<(String, crate::config::Compression)> {
+    let is_offer =
+        |(name, _): &&(String, String)| name.eq_ignore_ascii_case("sec-websocket-extensions");
+    let offers = request.headers.iter().filter(is_offer).map(|(_, value)| &**value);
+    let (agreed, answer) =
+        crate::websocket::upgrade::accept_compression(&config.compress?, offers)?;
+    Some((answer, agreed))
 }
 
 pub(super) fn admit(

@@ -99,6 +99,10 @@ impl Asked {
         ];
         let protocol = accepted.protocol.clone();
         headers.extend(protocol.map(|name| ("sec-websocket-protocol".to_owned(), name)));
+        #[cfg(feature = "deflate")]
+        if let Some((extensions, _)) = &accepted.extensions {
+            headers.push(("sec-websocket-extensions".to_owned(), extensions.clone()));
+        }
         answer(101, &headers, "")
     }
 }

@@ -225,13 +225,27 @@ impl Hub {
         let timeout = self.lock().server.idle_timeout();
         let mut late = pin!(N::sleep(timeout));
         let opening = pin!(self.open::<N>(Io::new(stream), late.as_mut()));
-        let Some((stream, leftover, peer)) = opening.await else { return };
+        let Some((stream, leftover, admitted)) = opening.await else { return };
+        let peer = admitted.peer;
         let mut activity = Activity { meter: stream.meter().clone(), bytes: 0 };
         // Resets the counter: only bytes after the upgrade count as activity, even if this task is
         // polled late.
         activity.is_new();
         let stream = stream.with_leftover(leftover.into());
-        let mut socket = N::wrap(stream, Role::Server, None).await;
+        #[cfg(feature = "deflate")]
+        if let Some(agreed) = admitted.compression {
+            let socket = super::compressed::Socket::new(stream, &agreed);
+            return self.converse::<N, _>(socket, peer, activity).await;
+        }
+        let socket = N::wrap(stream, Role::Server, None).await;
+        self.converse::<N, _>(socket, peer, activity).await;
+    }
+
+    /// Exchanges messages with a peer until one side ends the connection.
+    async fn converse<N: Net, S>(&self, mut socket: S, peer: PeerId, mut activity: Activity)
+    where
+        S: Stream<Item = Result<Message, Error>> + Sink<Message, Error = Error> + Unpin,
+    {
         poll_fn(|cx| self.poll_converse(&mut socket, peer, &mut activity, cx)).await;
         // The reply to a client's close frame may still be in the buffer.
         let mut late = pin!(N::sleep(CLOSE_TIMEOUT));
@@ -257,7 +271,7 @@ impl Hub {
         &self,
         stream: Io<N::Stream>,
         mut late: Pin<&mut impl Future<Output = ()>>,
-    ) -> Option<(Io<N::Stream>, Vec<u8>, PeerId)> {
+    ) -> Option<(Io<N::Stream>, Vec<u8>, Admitted)> {
         #[cfg(feature = "tls")]
         let stream = match &self.tls {
             None => stream,
@@ -293,20 +307,20 @@ impl Hub {
             Err(refusal) => (http::refused(&refusal), None),
             Ok(asked) => match self.ask(&asked) {
                 Err(answer) => (answer, None),
-                Ok((answer, peer)) => (answer, Some((asked.leftover, peer))),
+                Ok((answer, admitted)) => (answer, Some((asked.leftover, admitted))),
             },
         };
         let written = write::<N>(&mut stream, &answer, late).await;
         match accepted {
-            Some((leftover, peer)) if written => return Some((stream, leftover, peer)),
-            Some((_, peer)) => self.gone(peer),
+            Some((leftover, admitted)) if written => return Some((stream, leftover, admitted)),
+            Some((_, admitted)) => self.gone(admitted.peer),
             None => end::<N>(&mut stream).await,
         }
         None
     }
 
     /// Passes an upgrade to the server; returns the response, and the peer if it was accepted.
-    fn ask(&self, asked: &Asked) -> Result<(Vec<u8>, PeerId), Vec<u8>> {
+    fn ask(&self, asked: &Asked) -> Result<(Vec<u8>, Admitted), Vec<u8>> {
         let mut state = self.lock();
         let answer = state.server.connect((self.clock)(), &asked.request);
         let answer = match answer {
@@ -314,7 +328,12 @@ impl Hub {
                 // The peer is registered before outputs are delivered, so that its first frames are
                 // not lost.
                 state.peers.insert(accepted.peer, Peer::default());
-                Ok((asked.accepted(&accepted), accepted.peer))
+                let admitted = Admitted {
+                    peer: accepted.peer,
+                    #[cfg(feature = "deflate")]
+                    compression: accepted.extensions.as_ref().map(|(_, agreed)| *agreed),
+                };
+                Ok((asked.accepted(&accepted), admitted))
             }
             Err(refusal) => Err(http::refused(&refusal)),
         };
@@ -398,6 +417,13 @@ impl Hub {
             }
         }
     }
+}
+
+/// A peer whose upgrade was accepted.
+struct Admitted {
+    peer: PeerId,
+    #[cfg(feature = "deflate")]
+    compression: Option<crate::config::Compression>,
 }
 
 /// The pause after a failed accept.

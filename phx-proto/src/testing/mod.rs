@@ -107,6 +107,8 @@
 mod bytes;
 mod channels;
 mod codec;
+#[cfg(all(feature = "adapter", feature = "deflate"))]
+mod compressed;
 mod config;
 mod effects;
 mod engine;

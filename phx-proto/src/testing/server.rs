@@ -199,7 +199,12 @@ impl Server {
             self.fall_asleep(peer);
             self.arm(now + sleep, Timer::SocketWakes { peer });
         }
-        Ok(Accepted { peer, protocol })
+        Ok(Accepted {
+            peer,
+            protocol,
+            #[cfg(feature = "deflate")]
+            extensions: handshake::extensions(&self.config, request),
+        })
     }
 
     /// Handles a text or binary message.

@@ -51,7 +51,7 @@ pub async fn dial<N: Net>(
     if uri.is_secure() {
         stream = super::tls::secure::<N>(stream, uri, config).await?;
     }
-    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgrade::<N>(&mut stream, request, config).await;
     let upgraded = upgraded.map_err(|failed| not_upgraded(failed, uri, config))?;
     Ok((stream, upgraded))
 }
@@ -60,6 +60,7 @@ pub async fn dial<N: Net>(
 pub(super) async fn dial_over<N: Net>(
     stream: impl Future<Output = io::Result<N::Stream>>,
     request: &ConnectRequest,
+    config: &Config,
 ) -> Result<(Io<N::Stream>, Upgraded), Cause> {
     let stream = stream.await;
     let stream = stream.map_err(|error| Cause::Dial {
@@ -67,7 +68,7 @@ pub(super) async fn dial_over<N: Net>(
         message: format!("could not open a stream: {error}"),
     })?;
     let mut stream = Io::new(stream);
-    let upgraded = upgrade::<N>(&mut stream, request).await;
+    let upgraded = upgrade::<N>(&mut stream, request, config).await;
     let upgraded = upgraded.map_err(|failed| match failed {
         Broken::Http(error) => upgrade_failed(error),
         Broken::Io(error) => lost(&error, ""),
@@ -177,21 +178,26 @@ fn tunnel_failed(error: UpgradeError) -> Cause {
 async fn upgrade<N: Net>(
     stream: &mut Io<N::Stream>,
     request: &ConnectRequest,
+    config: &Config,
 ) -> Result<Upgraded, Broken> {
     let headers = request.headers.iter();
     let headers: Vec<_> =
         headers.map(|(name, value)| (name.clone(), value.expose().to_owned())).collect();
     let offers = request.subprotocols.iter();
     let offers: Vec<_> = offers.map(|protocol| protocol.expose().to_owned()).collect();
-    let upgrade = Upgrade::new(&UpgradeRequest {
+    let request = UpgradeRequest {
         host: &request.uri.host_header(),
         target: &request.uri.target(),
         headers: &headers,
         subprotocols: &offers,
         key: random_key(),
-    })
-    .map_err(Broken::Http)?;
-    exchange::<N, _>(stream, upgrade).await
+    };
+    let upgrade = match &config.compression {
+        #[cfg(feature = "deflate")]
+        Some(compression) => Upgrade::compressed(&request, compression),
+        _ => Upgrade::new(&request),
+    };
+    exchange::<N, _>(stream, upgrade.map_err(Broken::Http)?).await
 }
 
 /// The cause of a failed upgrade, with a hint that fits the scheme and the configuration.

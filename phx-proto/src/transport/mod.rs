@@ -13,6 +13,8 @@
 //! This module is for authors of adapters and is not covered by the stability promise. Nothing here
 //! requires `Send`: a type is `Send` if the streams and futures of the adapter are.
 
+#[cfg(feature = "websocket")]
+pub(crate) mod codecs;
 mod dial;
 mod exchange;
 mod incoming;
@@ -108,10 +110,10 @@ pub async fn connect<N: Wrap>(
 ) -> Result<(Socket<N>, Opened), Cause> {
     let (stream, upgraded) = match stream {
         None => dial::<N>(request, config, resolver).await?,
-        Some(stream) => dial::dial_over::<N>(stream, request).await?,
+        Some(stream) => dial::dial_over::<N>(stream, request, config).await?,
     };
-    let opened = Opened { protocol: upgraded.protocol };
-    let socket = match config.transport {
+    let opened = Opened { protocol: upgraded.protocol.clone() };
+    let socket = match config.transport_in_use() {
         TransportKind::Tungstenite => {
             let meter = stream.meter().clone();
             let reads = incoming::Reads::default();
@@ -122,13 +124,13 @@ pub async fn connect<N: Wrap>(
         }
         #[cfg(feature = "websocket")]
         TransportKind::WebSocket => {
-            Socket::Native(Box::new(Native::new(stream, &upgraded.leftover, config)))
+            Socket::Native(Box::new(Native::new(stream, &upgraded, config)))
         }
     };
     Ok((socket, opened))
 }
 
-/// An open WebSocket over the [transport](Config::transport) that the configuration selects.
+/// An open WebSocket over the [transport](Config::transport_in_use) that the configuration selects.
 #[derive(Debug)]
 pub enum Socket<N: Wrap> {
     /// Uses the runtime's wrapper of tungstenite.

@@ -27,16 +27,19 @@ use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 use std::io;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 
-use super::entropy;
 use super::stream::Io;
 use super::streams::Totals;
+use super::{codecs, entropy};
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
 use crate::websocket::acknowledgements::Acknowledgements;
+#[cfg(feature = "deflate")]
+use crate::websocket::compressed_max;
+use crate::websocket::upgrade::Upgraded;
 use crate::websocket::{Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation};
 use crate::wire::Frame;
 
@@ -88,7 +91,7 @@ impl<S> fmt::Debug for Native<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
     /// Wraps an upgraded stream; `leftover` is what was read after the server's response.
-    pub(super) fn new(stream: Io<S>, leftover: &Bytes, config: &Config) -> Self {
+    pub(super) fn new(stream: Io<S>, upgraded: &Upgraded, config: &Config) -> Self {
         let limits = Limits {
             message_bytes_max: config.max_message_bytes,
             frame_bytes_max: config.max_message_bytes,
@@ -96,13 +99,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             outbox_bytes_max: usize::MAX,
             ..Limits::default()
         };
+        let endpoint = endpoint(&limits, upgraded);
         let size_max = config.read_buffer_bytes.get();
         Self {
             totals: Totals::new(stream.meter().clone()),
             stream,
-            endpoint: Endpoint::client(&limits),
+            endpoint,
             keys: MaskKeys::new(entropy),
-            read: BytesMut::from(&leftover[..]),
+            read: BytesMut::from(&upgraded.leftover[..]),
             size: SMALL.min(size_max),
             size_max,
             drained: false,
@@ -206,6 +210,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
                 | Violation::MessageTooLong { .. }
                 | Violation::TooManyFragments { .. }
                 | Violation::TooManyEmptyFragments { .. } => Ended::MessageTooLarge,
+                #[cfg(feature = "deflate")]
+                Violation::TooManyBlocks { .. } => Ended::MessageTooLarge,
                 violation => lost(format!("the server broke the WebSocket protocol: {violation}")),
             },
             Fault::Eof => lost("the server ended the connection without a close frame".to_owned()),
@@ -237,7 +243,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
                 self.write.reserve(self.endpoint.queued_bytes().min(WRITE));
             }
             let probed = self.endpoint.upload().probed;
-            if self.endpoint.poll_transmit(&mut self.write, WRITE, || self.keys.next_key()) == 0 {
+            let keys = || self.keys.next_key();
+            if codecs::poll_transmit(&mut self.endpoint, &mut self.write, WRITE, keys) == 0 {
                 break;
             }
             let count = self.endpoint.upload().probed;
@@ -261,7 +268,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
         }
         let mut has_read = false;
         loop {
-            match self.endpoint.poll_event(&mut self.read) {
+            match codecs::poll_event(&mut self.endpoint, &mut self.read) {
                 Ok(Some(event)) => return Poll::Ready(self.received(event, cx)),
                 Ok(None) if has_read => return Poll::Ready(Received::Part),
                 Ok(None) => {}
@@ -329,6 +336,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
     }
 }
 
+#[cfg(not(feature = "deflate"))]
+fn endpoint(limits: &Limits, _: &Upgraded) -> Endpoint {
+    Endpoint::client(limits)
+}
+
+#[cfg(feature = "deflate")]
+fn endpoint(limits: &Limits, upgraded: &Upgraded) -> Endpoint {
+    let Some(agreed) = &upgraded.compression else { return Endpoint::client(limits) };
+    let frame_bytes_max = compressed_max(limits.frame_bytes_max);
+    Endpoint::client(&Limits { frame_bytes_max, ..*limits }).compressed(agreed)
+}
+
 fn close_frame(close: Close) -> Ended {
     Ended::CloseFrame { code: close.code, reason: close.reason }
 }
@@ -339,6 +358,8 @@ mod tests {
     use std::cell::{RefCell, RefMut};
     use std::collections::VecDeque;
     use std::rc::Rc;
+
+    use bytes::Bytes;
 
     use super::*;
 
@@ -421,7 +442,7 @@ mod tests {
             let config = config.buffers(64 << 10, 1_000).expect("not zero");
             let stream = Stream::default();
             stream.0.borrow_mut().accepts = usize::MAX;
-            let native = Native::new(wrap(stream.clone()), &Bytes::new(), &config);
+            let native = Native::new(wrap(stream.clone()), &Upgraded::default(), &config);
             let server = Endpoint::server(&Limits::default());
             Self { native, stream, server, unread: BytesMut::new() }
         }

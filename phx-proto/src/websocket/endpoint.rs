@@ -15,10 +15,15 @@ use core::fmt;
 use bytes::{Bytes, BytesMut};
 
 use super::close::{Close, Handshake, UnsendableCode};
+use super::deflate::Scratch;
+#[cfg(feature = "deflate")]
+use super::deflate::{Compressor, Decompressor};
 use super::receive::{Received, Receiver};
 use super::send::{PingRefused, SendError, Sender, Upload};
 use super::upgrade::{Upgrade, UpgradeStep, Upgraded};
 use super::violation::Fault;
+#[cfg(feature = "deflate")]
+use crate::config::Compression;
 use crate::wire::Frame;
 
 /// The limits of an endpoint for received messages and for queued ones.
@@ -194,6 +199,46 @@ impl Endpoint {
         Self::open(false, limits)
     }
 
+    /// Sets the compression that was agreed in the upgrade of the stream. An endpoint that was created
+    /// with [`connecting`](Self::connecting) does this itself.
+    ///
+    /// ```
+    /// use bytes::BytesMut;
+    /// use phx_proto::Frame;
+    /// use phx_proto::config::Compression;
+    /// use phx_proto::websocket::{Endpoint, Limits, MaskKeys, Scratch};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let agreed = Compression::balanced(); // See `Upgraded::compression`.
+    /// let mut endpoint = Endpoint::client(&Limits::default()).compressed(&agreed);
+    ///
+    /// let mut keys = MaskKeys::new(|block| block.fill(7));
+    /// let (mut write, mut scratch) = (BytesMut::new(), Scratch::new());
+    /// endpoint.send(Frame::from("the same words, ".repeat(8)))?;
+    /// endpoint.poll_transmit_with(&mut write, 16_384, || keys.next_key(), &mut scratch);
+    /// assert!(write.len() < 40, "{}", write.len());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[cfg(feature = "deflate")]
+    #[must_use]
+    pub fn compressed(mut self, agreed: &Compression) -> Self {
+        self.compress(agreed);
+        self
+    }
+
+    #[cfg(feature = "deflate")]
+    fn compress(&mut self, agreed: &Compression) {
+        self.receiver.decompressor = Some(Box::new(Decompressor::new(agreed)));
+        self.sender.compressor = Compressor::new(agreed, self.sender.is_client()).map(Box::new);
+    }
+
+    /// Whether compression was agreed.
+    #[cfg(all(feature = "deflate", feature = "adapter"))]
+    pub(crate) const fn is_compressed(&self) -> bool {
+        self.receiver.decompressor.is_some()
+    }
+
     fn open(is_client: bool, limits: &Limits) -> Self {
         Self {
             phase: Phase::Open,
@@ -213,17 +258,46 @@ impl Endpoint {
     /// [`Fault`], once. Later input is discarded, as after [`Event::Close`].
     #[inline]
     pub fn poll_event(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, Fault> {
+        self.poll_event_in(buffer, None)
+    }
+
+    /// Like [`poll_event`](Self::poll_event), which allocates a codec for each compressed message, but
+    /// uses the codecs of `scratch`. The results are the same.
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`poll_event`](Self::poll_event).
+    #[cfg(feature = "deflate")]
+    #[inline]
+    pub fn poll_event_with(
+        &mut self,
+        buffer: &mut BytesMut,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Event>, Fault> {
+        self.poll_event_in(buffer, Some(scratch))
+    }
+
+    #[inline]
+    fn poll_event_in(
+        &mut self,
+        buffer: &mut BytesMut,
+        scratch: Option<&mut Scratch>,
+    ) -> Result<Option<Event>, Fault> {
         if let Phase::Upgrading(_) = self.phase {
             return self.poll_upgrade(buffer);
         }
         if let Some(frame) = self.receiver.poll_whole(buffer) {
             return Ok(Some(Event::Message(frame)));
         }
-        self.poll_frames(buffer)
+        self.poll_frames(buffer, scratch)
     }
 
-    fn poll_frames(&mut self, buffer: &mut BytesMut) -> Result<Option<Event>, Fault> {
-        match self.receiver.poll(buffer) {
+    fn poll_frames(
+        &mut self,
+        buffer: &mut BytesMut,
+        scratch: Option<&mut Scratch>,
+    ) -> Result<Option<Event>, Fault> {
+        match self.receiver.poll(buffer, scratch) {
             Ok(Some(Received::Message(frame))) => Ok(Some(Event::Message(frame))),
             Ok(None) => Ok(None),
             Ok(Some(received)) => Ok(Some(self.control(received))),
@@ -339,7 +413,30 @@ impl Endpoint {
         &mut self,
         out: &mut BytesMut,
         max: usize,
+        keys: impl FnMut() -> [u8; 4],
+    ) -> usize {
+        self.poll_transmit_in(out, max, keys, None)
+    }
+
+    /// Like [`poll_transmit`](Self::poll_transmit), which allocates a codec for each message that it
+    /// compresses, but uses the codecs of `scratch`. The output is the same.
+    #[cfg(feature = "deflate")]
+    pub fn poll_transmit_with(
+        &mut self,
+        out: &mut BytesMut,
+        max: usize,
+        keys: impl FnMut() -> [u8; 4],
+        scratch: &mut Scratch,
+    ) -> usize {
+        self.poll_transmit_in(out, max, keys, Some(scratch))
+    }
+
+    fn poll_transmit_in(
+        &mut self,
+        out: &mut BytesMut,
+        max: usize,
         mut keys: impl FnMut() -> [u8; 4],
+        mut scratch: Option<&mut Scratch>,
     ) -> usize {
         let before = out.len();
         if self.close.is_closed() {
@@ -353,7 +450,10 @@ impl Endpoint {
             upgrade.handle_written(length);
             return length;
         }
-        while out.len() < max && self.sender.transmit(out, &mut self.close, &mut keys) {}
+        while out.len() < max
+            && self.sender.transmit(out, &mut self.close, &mut keys, scratch.as_deref_mut())
+        {
+        }
         out.len() - before
     }
 
@@ -409,6 +509,10 @@ impl Endpoint {
             Ok(UpgradeStep::Done(mut upgraded)) => {
                 buffer.extend_from_slice(&core::mem::take(&mut upgraded.leftover));
                 self.phase = Phase::Open;
+                #[cfg(feature = "deflate")]
+                if let Some(agreed) = &upgraded.compression {
+                    self.compress(agreed);
+                }
                 Ok(Some(Event::Opened(Box::new(upgraded))))
             }
             Err(error) => {
@@ -442,11 +546,12 @@ impl Endpoint {
 mod tests {
     use super::*;
 
-    /// The endpoint of an idle connection has no buffers, so its memory is the size of the struct.
+    /// The endpoint of an idle connection has no buffers, so its memory is the size of the struct. That
+    /// includes two pointers to the histories of compression.
     #[test]
     fn endpoint_is_small() {
         let size = size_of::<Endpoint>();
-        assert!(size <= 400, "{size}");
+        assert!(size <= 408, "{size}");
         assert!(size_of::<Result<Option<Event>, Fault>>() <= 56);
     }
 }

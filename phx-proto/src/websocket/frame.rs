@@ -56,6 +56,8 @@ impl Opcode {
 pub(super) struct Header {
     pub(super) opcode: Opcode,
     pub(super) fin: bool,
+    /// Whether the message that begins with this frame is compressed: RSV1 (RFC 7692 section 6).
+    pub(super) compressed: bool,
     pub(super) mask: Option<[u8; 4]>,
     /// The length of the payload.
     pub(super) length: u64,
@@ -68,6 +70,8 @@ pub(super) struct Expected {
     pub(super) masked: bool,
     /// Whether a message has begun and its last fragment has not arrived.
     pub(super) continuation: bool,
+    /// Whether compression was negotiated.
+    pub(super) compression: bool,
 }
 
 impl Header {
@@ -81,8 +85,11 @@ impl Header {
         let Some(&first) = bytes.first() else { return Ok(None) };
         let fin = first & 0x80 != 0;
         // RFC 6455 section 5.2: MUST be 0 unless an extension is negotiated that defines meanings
-        // for non-zero values. This endpoint negotiates none.
-        if first & 0x70 != 0 {
+        // for non-zero values. RFC 7692 section 6 defines RSV1 of the first frame of a message: not
+        // that of control frames, whose opcodes begin at 8, and not that of continuations.
+        let compressed = expected.compression && first & 0x40 != 0 && matches!(first & 0xf, 1..=7);
+        let defined = if compressed { 0x40 } else { 0 };
+        if first & 0x70 != defined {
             return Err(Violation::ReservedBits { bits: first >> 4 & 0x7 });
         }
         // RFC 6455 section 5.2: if an unknown opcode is received, the receiving endpoint MUST fail the
@@ -153,7 +160,7 @@ impl Header {
             mask = Some(*key);
             size += 4;
         }
-        Ok(Some((Self { opcode, fin, mask, length }, size)))
+        Ok(Some((Self { opcode, fin, compressed, mask, length }, size)))
     }
 
     /// Appends the encoded header to `out`.
@@ -162,6 +169,9 @@ impl Header {
         let bit = if self.mask.is_some() { 0x80 } else { 0 };
         let mut bytes = [0; HEADER_MAX];
         bytes[0] = if self.fin { 0x80 } else { 0 } | self.opcode as u8;
+        if self.compressed {
+            bytes[0] |= 0x40;
+        }
         // RFC 6455 section 5.2: the minimal number of bytes.
         let mut size = length_end(self.length);
         match size {
@@ -197,7 +207,7 @@ const fn length_end(length: u64) -> usize {
 mod tests {
     use super::*;
 
-    const SERVERS: Expected = Expected { masked: false, continuation: false };
+    const SERVERS: Expected = Expected { masked: false, continuation: false, compression: false };
 
     /// Parsing returns every header that can be written, and reports any part of it as incomplete.
     #[test]
@@ -209,11 +219,13 @@ mod tests {
                     if opcode.is_control() && length > 125 {
                         continue;
                     }
-                    let header = Header { opcode, fin: true, mask, length };
+                    let compressed = matches!(opcode, Opcode::Text | Opcode::Binary);
+                    let header = Header { opcode, fin: true, compressed, mask, length };
                     let mut out = BytesMut::new();
                     header.write(&mut out);
                     let continuation = opcode == Opcode::Continuation;
-                    let expected = Expected { masked: mask.is_some(), continuation };
+                    let masked = mask.is_some();
+                    let expected = Expected { masked, continuation, compression: true };
                     assert_eq!(Header::read(&out, expected), Ok(Some((header, out.len()))));
                     for end in 0..out.len() {
                         assert_eq!(Header::read(&out[..end], expected), Ok(None), "{header:?}");
@@ -234,6 +246,26 @@ mod tests {
         }
         assert_eq!(Header::read(&[0x89], SERVERS), Ok(None));
         assert_eq!(Header::read(&[0x89, 0xfe], SERVERS), Err(Violation::MaskedByServer));
+    }
+
+    /// RFC 7692 section 6: RSV1 marks the first frame of a compressed message, and only if compression was
+    /// negotiated. RSV2 and RSV3 are never defined.
+    #[test]
+    fn reserved_bits_need_compression() {
+        for compression in [false, true] {
+            for bits in 0..8 {
+                for opcode in [0, 1, 2, 8, 9, 10] {
+                    let expected = Expected { continuation: opcode == 0, compression, ..SERVERS };
+                    let read = Header::read(&[0x80 | bits << 4 | opcode, 0], expected);
+                    if bits == 0 || compression && bits == 4 && matches!(opcode, 1 | 2) {
+                        let read = read.expect("valid").expect("complete").0;
+                        assert_eq!(read.compressed, bits == 4);
+                    } else {
+                        assert_eq!(read, Err(Violation::ReservedBits { bits }), "{opcode}");
+                    }
+                }
+            }
+        }
     }
 
     #[test]

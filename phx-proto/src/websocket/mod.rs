@@ -12,7 +12,7 @@
 //! ```
 //!
 //! The caller owns the buffers. A message that arrives in one frame is a slice of the buffer that was
-//! read into. Frames to send are appended to another buffer and masked there. The machine has no clock
+//! read into, unless it is compressed (feature `deflate`). Frames to send are appended to another buffer and masked there. The machine has no clock
 //! and no entropy: the caller passes in a source of [mask keys](MaskKeys).
 
 #[cfg(all(feature = "websocket", any(feature = "adapter", feature = "testing")))]
@@ -21,6 +21,9 @@ pub(crate) mod acknowledgements;
 mod close;
 #[cfg(feature = "adapter")]
 pub(crate) mod control_watch;
+#[cfg(feature = "websocket")]
+#[cfg_attr(not(feature = "deflate"), path = "deflate/absent.rs")]
+mod deflate;
 #[cfg(feature = "websocket")]
 mod endpoint;
 #[cfg(feature = "websocket")]
@@ -39,6 +42,10 @@ mod violation;
 
 #[cfg(feature = "websocket")]
 pub use self::close::{Close, UnsendableCode};
+#[cfg(feature = "deflate")]
+pub use self::deflate::Scratch;
+#[cfg(all(feature = "adapter", feature = "deflate"))]
+pub(crate) use self::deflate::compressed_max;
 #[cfg(feature = "websocket")]
 pub use self::endpoint::{Endpoint, Event, Limits, State};
 #[cfg(feature = "websocket")]

@@ -16,13 +16,15 @@
 //! unmasked and checked at once. So no byte is processed twice, a text fails at its first invalid
 //! byte, and the outcome does not depend on how the stream was cut into reads.
 //!
-//! A message in one frame is a slice of the buffer. Fragments are copied into a buffer of their own.
+//! A message in one frame is a slice of the buffer. Fragments are copied into a buffer of their own. A
+//! compressed message is decompressed and checked when it is complete.
 
 use core::{fmt, str};
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::close::{self, Close};
+use super::deflate::{Decompressor, Scratch, compressed_max};
 use super::endpoint::Limits;
 use super::frame::{Expected, Header, Opcode};
 use super::mask;
@@ -54,6 +56,8 @@ pub(super) struct Receiver {
     message: Option<Assembly>,
     /// The UTF-8 check of the text that is arriving.
     utf8: Utf8,
+    /// Set if compression was negotiated.
+    pub(super) decompressor: Option<Box<Decompressor>>,
     /// Whether a close frame was received or a violation was found.
     over: bool,
 }
@@ -70,6 +74,7 @@ struct Current {
 #[derive(Clone)]
 struct Assembly {
     is_text: bool,
+    compressed: bool,
     data: BytesMut,
     fragments: u32,
     empty_fragments: u32,
@@ -93,6 +98,7 @@ impl Receiver {
             current: None,
             message: None,
             utf8: Utf8::default(),
+            decompressor: None,
             over: false,
         }
     }
@@ -127,14 +133,18 @@ impl Receiver {
 
     /// Consumes bytes from the front of the buffer until a frame completes a message, or a control
     /// frame is complete.
-    pub(super) fn poll(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
+    pub(super) fn poll(
+        &mut self,
+        buffer: &mut BytesMut,
+        scratch: Option<&mut Scratch>,
+    ) -> Result<Option<Received>, Violation> {
         if self.over {
             // RFC 6455 section 1.4: after receiving a close frame, a peer discards any further data;
             // section 7.1.7: nothing is processed after the connection has failed.
             buffer.clear();
             return Ok(None);
         }
-        let polled = self.poll_frames(buffer);
+        let polled = self.poll_frames(buffer, scratch);
         if matches!(polled, Err(_) | Ok(Some(Received::Close(_)))) {
             self.stop(buffer);
         }
@@ -155,7 +165,11 @@ impl Receiver {
     }
 
     #[inline]
-    fn poll_frames(&mut self, buffer: &mut BytesMut) -> Result<Option<Received>, Violation> {
+    fn poll_frames(
+        &mut self,
+        buffer: &mut BytesMut,
+        mut scratch: Option<&mut Scratch>,
+    ) -> Result<Option<Received>, Violation> {
         loop {
             let mut current = match self.current.take() {
                 Some(current) => current,
@@ -174,7 +188,8 @@ impl Receiver {
                 self.current = Some(current);
                 return Ok(None);
             }
-            let received = self.complete(&current.header, current.length, buffer)?;
+            let scratch = scratch.as_deref_mut();
+            let received = self.complete(&current.header, current.length, buffer, scratch)?;
             if received.is_some() {
                 return Ok(received);
             }
@@ -184,7 +199,11 @@ impl Receiver {
     /// Removes a header from the buffer, once it is complete.
     #[inline]
     fn header(&self, buffer: &mut BytesMut) -> Result<Option<Current>, Violation> {
-        let expected = Expected { masked: self.masked, continuation: self.message.is_some() };
+        let expected = Expected {
+            masked: self.masked,
+            continuation: self.message.is_some(),
+            compression: self.decompressor.is_some(),
+        };
         let Some((header, size)) = Header::read(buffer, expected)? else { return Ok(None) };
         let length = self.within_limits(&header)?;
         buffer.advance(size);
@@ -206,11 +225,14 @@ impl Receiver {
         }
         let max = self.frame_max;
         let frame = within(max).ok_or(Violation::FrameTooLong { length, max })?;
-        let max = self.message_max;
-        let before = self.message.as_ref().map_or(0, |message| message.data.len());
+        let message = self.message.as_ref();
+        let is_compressed = message.map_or(header.compressed, |message| message.compressed);
+        // The message itself is measured when it is decompressed.
+        let max = if is_compressed { compressed_max(self.message_max) } else { self.message_max };
+        let before = message.map_or(0, |message| message.data.len());
         if max.checked_sub(before).is_none_or(|room| frame > room) {
             let length = length.saturating_add(before as u64);
-            return Err(Violation::MessageTooLong { length, max });
+            return Err(Violation::MessageTooLong { length, max: self.message_max });
         }
         if let Some(message) = &self.message {
             if message.fragments >= self.fragments_max {
@@ -232,8 +254,10 @@ impl Receiver {
             mask::apply(bytes, key, offset);
         }
         let is_text = match header.opcode {
-            Opcode::Text => true,
-            Opcode::Continuation => self.message.as_ref().is_some_and(|message| message.is_text),
+            Opcode::Text => !header.compressed,
+            Opcode::Continuation => {
+                self.message.as_ref().is_some_and(|message| message.is_text && !message.compressed)
+            }
             _ => false,
         };
         // RFC 6455 section 8.1: a byte stream that is not UTF-8 MUST fail the connection. A character
@@ -251,10 +275,16 @@ impl Receiver {
         header: &Header,
         length: usize,
         buffer: &mut BytesMut,
+        scratch: Option<&mut Scratch>,
     ) -> Result<Option<Received>, Violation> {
         let is_text = match header.opcode {
             Opcode::Text | Opcode::Binary if header.fin => {
                 let is_text = header.opcode == Opcode::Text;
+                if header.compressed {
+                    let compressed = buffer.split_to(length);
+                    let frame = self.decompressed(is_text, &compressed, scratch)?;
+                    return Ok(Some(Received::Message(frame)));
+                }
                 if is_text {
                     self.utf8.finish().map_err(|at| Violation::TextNotUtf8 { at })?;
                 }
@@ -264,15 +294,17 @@ impl Receiver {
             Opcode::Text => true,
             Opcode::Binary => false,
             Opcode::Continuation => {
-                return self.continued(header.fin, length, buffer);
+                return self.continued(header.fin, length, buffer, scratch);
             }
             Opcode::Ping => return Ok(Some(Received::Ping(buffer.split_to(length).freeze()))),
             Opcode::Pong => return Ok(Some(Received::Pong(buffer.split_to(length).freeze()))),
             Opcode::Close => return close::read(&buffer[..length]).map(Received::Close).map(Some),
         };
         let data = BytesMut::with_capacity(length);
-        self.message = Some(Assembly { is_text, data, fragments: 0, empty_fragments: 0 });
-        self.continued(false, length, buffer)
+        let compressed = header.compressed;
+        self.message =
+            Some(Assembly { is_text, compressed, data, fragments: 0, empty_fragments: 0 });
+        self.continued(false, length, buffer, scratch)
     }
 
     /// Adds a fragment to the message; the last one completes it.
@@ -281,6 +313,7 @@ impl Receiver {
         is_last: bool,
         length: usize,
         buffer: &mut BytesMut,
+        scratch: Option<&mut Scratch>,
     ) -> Result<Option<Received>, Violation> {
         let Some(mut whole) = self.message.take() else { return Ok(None) };
         whole.data.extend_from_slice(&buffer[..length]);
@@ -291,10 +324,30 @@ impl Receiver {
             self.message = Some(whole);
             return Ok(None);
         }
+        if whole.compressed {
+            let frame = self.decompressed(whole.is_text, &whole.data, scratch)?;
+            return Ok(Some(Received::Message(frame)));
+        }
         if whole.is_text {
             self.utf8.finish().map_err(|at| Violation::TextNotUtf8 { at })?;
         }
         Ok(Some(Received::Message(message(whole.is_text, whole.data.freeze()))))
+    }
+
+    /// Decompresses and checks a complete message.
+    fn decompressed(
+        &mut self,
+        is_text: bool,
+        compressed: &[u8],
+        scratch: Option<&mut Scratch>,
+    ) -> Result<Frame, Violation> {
+        let max = self.message_max;
+        // A header has RSV1 only if there is a decompressor.
+        let Some(decompressor) = &mut self.decompressor else {
+            return Err(Violation::ReservedBits { bits: 0b100 });
+        };
+        let data = decompressor.decompress(compressed, is_text, max, scratch)?;
+        Ok(message(is_text, data))
     }
 }
 

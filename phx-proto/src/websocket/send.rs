@@ -21,6 +21,7 @@ use std::collections::VecDeque;
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::close::Handshake;
+use super::deflate::{Compressor, Scratch};
 use super::endpoint::Limits;
 use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode};
 use super::mask;
@@ -35,7 +36,8 @@ const OVERHEAD: usize = 64;
 /// An outbox with at most this many slots is not shrunk.
 const SLOTS_KEPT: usize = 64;
 
-/// The progress of sent messages, in payload bytes since the opening.
+/// The progress of sent messages, in payload bytes since the opening. A compressed message counts with its
+/// compressed length.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Upload {
@@ -106,6 +108,8 @@ pub(super) struct Sender {
     /// The payload of the latest unanswered ping.
     pong: Option<Bytes>,
     upload: Upload,
+    /// Set if compression was negotiated.
+    pub(super) compressor: Option<Box<Compressor>>,
 }
 
 /// A message of which at least one fragment was transmitted.
@@ -142,7 +146,14 @@ impl Sender {
             ping: None,
             pong: None,
             upload: Upload::default(),
+            compressor: None,
         }
+    }
+
+    /// Only a client masks.
+    #[cfg(feature = "deflate")]
+    pub(super) const fn is_client(&self) -> bool {
+        self.masks
     }
 
     pub(super) const fn upload(&self) -> Upload {
@@ -225,27 +236,33 @@ impl Sender {
         out: &mut BytesMut,
         close: &mut Handshake,
         keys: &mut impl FnMut() -> [u8; 4],
+        scratch: Option<&mut Scratch>,
     ) -> bool {
         if close.may_send_pong() {
             if let Some(payload) = self.pong.take() {
-                self.frame(out, Opcode::Pong, true, &payload, keys);
+                self.frame(out, (Opcode::Pong, false), true, &payload, keys);
                 return true;
             }
         }
-        if close.may_send_data() && self.transmit_data(out, keys) {
+        if close.may_send_data() && self.transmit_data(out, keys, scratch) {
             return true;
         }
         // Our close frame follows the data that was accepted before the call of `close`.
         let Some(payload) = close.take() else { return false };
-        self.frame(out, Opcode::Close, true, &payload, keys);
+        self.frame(out, (Opcode::Close, false), true, &payload, keys);
         true
     }
 
     #[inline]
-    fn transmit_data(&mut self, out: &mut BytesMut, keys: &mut impl FnMut() -> [u8; 4]) -> bool {
+    fn transmit_data(
+        &mut self,
+        out: &mut BytesMut,
+        keys: &mut impl FnMut() -> [u8; 4],
+        scratch: Option<&mut Scratch>,
+    ) -> bool {
         // RFC 6455 section 5.4: control frames MAY be injected in the middle of a fragmented message.
         if let Some(payload) = self.ping.take() {
-            self.frame(out, Opcode::Ping, true, &payload, keys);
+            self.frame(out, (Opcode::Ping, false), true, &payload, keys);
             return true;
         }
         if self.current.is_none() && self.outbox.is_empty() {
@@ -256,12 +273,12 @@ impl Sender {
             let mut payload = [0; PROBE.len() + 8];
             payload[..PROBE.len()].copy_from_slice(&PROBE);
             payload[PROBE.len()..].copy_from_slice(&self.upload.probed.to_be_bytes());
-            self.frame(out, Opcode::Ping, true, &payload, keys);
+            self.frame(out, (Opcode::Ping, false), true, &payload, keys);
             return true;
         }
         if let Some(current) = self.current.take() {
             // RFC 6455 section 5.4: the fragments after the first have opcode 0.
-            self.fragment(out, Opcode::Continuation, current, keys);
+            self.fragment(out, (Opcode::Continuation, false), current, keys);
             return true;
         }
         let Some(frame) = self.outbox.pop_front() else { return false };
@@ -269,16 +286,20 @@ impl Sender {
             self.shrink();
         }
         let weight = weight(&frame);
-        let (rest, opcode) = match frame {
+        let (mut rest, opcode) = match frame {
             Frame::Text(text) => (text, Opcode::Text),
             Frame::Binary(bytes) => (bytes, Opcode::Binary),
         };
+        let compressor = self.compressor.as_mut();
+        let compressed = compressor.and_then(|compressor| compressor.compress(&rest, scratch));
+        let kind = (opcode, compressed.is_some());
+        rest = compressed.unwrap_or(rest);
         if rest.len() > self.fragment_max {
-            self.fragment(out, opcode, Current { rest, weight }, keys);
+            self.fragment(out, kind, Current { rest, weight }, keys);
         } else {
             self.upload.transmitted += rest.len() as u64;
             self.held -= weight;
-            self.frame(out, opcode, true, &rest, keys);
+            self.frame(out, kind, true, &rest, keys);
         }
         true
     }
@@ -297,7 +318,7 @@ impl Sender {
     fn fragment(
         &mut self,
         out: &mut BytesMut,
-        opcode: Opcode,
+        kind: (Opcode, bool),
         mut current: Current,
         keys: &mut impl FnMut() -> [u8; 4],
     ) {
@@ -305,7 +326,7 @@ impl Sender {
         // Protocol: LIMIT-4.
         let length = current.rest.len().min(self.fragment_max);
         self.upload.transmitted += length as u64;
-        self.frame(out, opcode, is_last, &current.rest[..length], keys);
+        self.frame(out, kind, is_last, &current.rest[..length], keys);
         if is_last {
             self.held -= current.weight;
         } else {
@@ -314,12 +335,13 @@ impl Sender {
         }
     }
 
-    /// Appends a frame and masks its payload in place.
+    /// Appends a frame and masks its payload in place. The frame has an opcode, and RSV1 if it is the
+    /// first one of a compressed message.
     #[inline]
     fn frame(
         &self,
         out: &mut BytesMut,
-        opcode: Opcode,
+        (opcode, compressed): (Opcode, bool),
         fin: bool,
         payload: &[u8],
         keys: &mut impl FnMut() -> [u8; 4],
@@ -329,7 +351,7 @@ impl Sender {
         // Protocol: LIMIT-3.
         let mask = if self.masks { Some(keys()) } else { None };
         out.reserve(payload.len() + HEADER_MAX);
-        Header { opcode, fin, mask, length: payload.len() as u64 }.write(out);
+        Header { opcode, fin, compressed, mask, length: payload.len() as u64 }.write(out);
         let start = out.len();
         out.extend_from_slice(payload);
         if let Some(key) = mask {
@@ -355,7 +377,7 @@ mod tests {
             for _ in 0..count {
                 sender.push(Frame::from("a")).expect("the outbox has room");
             }
-            while sender.transmit(&mut BytesMut::new(), &mut handshake, &mut || [0; 4]) {}
+            while sender.transmit(&mut BytesMut::new(), &mut handshake, &mut || [0; 4], None) {}
             sender.outbox.capacity()
         };
         let burst = messages(1_000);

@@ -75,6 +75,20 @@ pub enum Violation {
         at: u64,
     },
 
+    /// The data of a compressed message is not valid (RFC 1951), or the message ends within a block.
+    #[cfg(feature = "deflate")]
+    #[error("a compressed message is not valid DEFLATE data")]
+    InvalidDeflate,
+
+    /// A compressed message consists of so many small blocks that it would take too long to decompress:
+    /// more than 4,096, and one for each 512 bytes of the message. A final block counts as two.
+    #[cfg(feature = "deflate")]
+    #[error("a compressed message has more than {max} blocks")]
+    TooManyBlocks {
+        /// The limit for the part that was decompressed.
+        max: usize,
+    },
+
     /// The payload of a close frame is a single byte.
     #[error("the payload of a close frame is a single byte")]
     CloseTooShort,
@@ -102,7 +116,8 @@ pub enum Violation {
         max: usize,
     },
 
-    /// A message is longer than [`Limits::message_bytes_max`](super::Limits::message_bytes_max).
+    /// A message is longer than [`Limits::message_bytes_max`](super::Limits::message_bytes_max). The
+    /// length of a compressed message is the one after decompression.
     #[error("a message of at least {length} bytes is longer than {max}")]
     MessageTooLong {
         /// The number of bytes of the message so far, including the announced length of its current
@@ -130,10 +145,12 @@ pub enum Violation {
 
 impl Violation {
     /// The section of RFC 6455 that the peer violated or, for a limit, the section that allows the
-    /// limit.
+    /// limit. For compressed data it is the section of RFC 7692.
     #[must_use]
     pub const fn clause(&self) -> &'static str {
         match self {
+            #[cfg(feature = "deflate")]
+            Self::InvalidDeflate => "7.2.2",
             Self::ReservedBits { .. }
             | Self::UnknownOpcode { .. }
             | Self::LengthNotMinimal { .. }
@@ -148,6 +165,17 @@ impl Violation {
             | Self::MessageTooLong { .. }
             | Self::TooManyFragments { .. }
             | Self::TooManyEmptyFragments { .. } => "10.4",
+            #[cfg(feature = "deflate")]
+            Self::TooManyBlocks { .. } => "10.4",
+        }
+    }
+
+    /// The RFC that [`clause`](Self::clause) refers to.
+    const fn rfc(&self) -> u32 {
+        match self {
+            #[cfg(feature = "deflate")]
+            Self::InvalidDeflate => 7692,
+            _ => 6455,
         }
     }
 
@@ -157,11 +185,15 @@ impl Violation {
         match self {
             // 1007: the data does not fit the type of the message.
             Self::TextNotUtf8 { .. } | Self::CloseReasonNotUtf8 { .. } => 1007,
+            #[cfg(feature = "deflate")]
+            Self::InvalidDeflate => 1007,
             // 1009: the message is too big to process.
             Self::FrameTooLong { .. }
             | Self::MessageTooLong { .. }
             | Self::TooManyFragments { .. }
             | Self::TooManyEmptyFragments { .. } => 1009,
+            #[cfg(feature = "deflate")]
+            Self::TooManyBlocks { .. } => 1009,
             // 1002: a protocol error.
             _ => 1002,
         }
@@ -186,7 +218,7 @@ pub enum Fault {
     Upgrade(#[source] Box<UpgradeError>),
 
     /// The peer violated the protocol or a limit.
-    #[error("the peer broke the WebSocket protocol: {0} (RFC 6455 section {clause})", clause = .0.clause())]
+    #[error("the peer broke the WebSocket protocol: {0} (RFC {rfc} section {clause})", rfc = .0.rfc(), clause = .0.clause())]
     Violation(#[from] Violation),
 
     /// The stream ended without a close frame (RFC 6455 section 7.1.5 calls this 1006).

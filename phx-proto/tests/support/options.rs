@@ -6,7 +6,7 @@ use phx_proto::Options;
 use serde_json::{Value, json};
 
 /// Options whose values all differ from their defaults. New options are included without a change
-/// here. Without the feature `websocket` there is only one transport.
+/// here. Without the features `websocket` and `deflate` there is only one transport and no compression.
 pub fn other_options() -> Options {
     let defaults = serde_json::to_value(Options::default()).expect("plain data");
     let mut others = defaults.clone();
@@ -15,7 +15,8 @@ pub fn other_options() -> Options {
     }
     let others = serde_json::from_value::<Options>(others).expect("options");
     for (key, value) in serde_json::to_value(&others).expect("plain data").as_object().unwrap() {
-        let is_fixed = key == "transport" && cfg!(not(feature = "websocket"));
+        let is_fixed = key == "transport" && cfg!(not(feature = "websocket"))
+            || key == "compression" && cfg!(not(feature = "deflate"));
         assert!(is_fixed || *value != defaults[key], "{key} is the default");
     }
     others
@@ -33,6 +34,11 @@ fn other(key: &str, default: &Value) -> Value {
             json!({"schedule": {"steps": [1.5, 3]}, "jitter": 0.25, "floor": 0.5})
         }
         (_, Value::Array(_)) => json!([1.5, 3]),
+        ("compression", default) if cfg!(not(feature = "deflate")) => default.clone(),
+        ("compression", _) => json!({
+            "receive_window_bits": 9, "send_window_bits": 10, "receive_takeover": false,
+            "send_takeover": false, "send_bytes_min": 7,
+        }),
         (_, Value::Null) => json!(7),
         (_, Value::Bool(value)) => json!(!value),
         (_, Value::Number(number)) if key.ends_with("_msec") => {

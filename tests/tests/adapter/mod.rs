@@ -3,6 +3,7 @@
 
 mod certificates;
 mod clock;
+mod compression;
 mod conformance;
 mod dial;
 mod elsewhere;

@@ -32,13 +32,22 @@ pub(crate) fn read_head(stream: &mut impl Read) -> String {
 /// Reads an upgrade request and accepts it. The bytes of `behind` follow the answer in the same
 /// write.
 pub(crate) fn accept_upgrade(stream: &mut (impl Read + Write), behind: &[u8]) -> String {
+    accept_upgrade_with(stream, "", behind)
+}
+
+/// Like [`accept_upgrade`], with further headers in the answer.
+pub(crate) fn accept_upgrade_with(
+    stream: &mut (impl Read + Write),
+    headers: &str,
+    behind: &[u8],
+) -> String {
     let head = read_head(stream);
     let key = header(&head, "sec-websocket-key").expect("a key");
     let key = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, key).unwrap();
     let accept = phx_proto::upgrade::accept_key(key.try_into().unwrap());
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Accept: {accept}\r\n\r\n"
+         Sec-WebSocket-Accept: {accept}\r\n{headers}\r\n"
     );
     stream.write_all(&[answer.as_bytes(), behind].concat()).unwrap();
     head

@@ -21,7 +21,7 @@ use super::certificates::Authority;
 use super::clock::Clock;
 use super::tracked::Tracked;
 use crate::rt::phx::client::{ClientEvent, ConnectError};
-use crate::rt::phx::config::{Backoff, DelayRange, TransportKind};
+use crate::rt::phx::config::{Backoff, Compression, DelayRange, TransportKind};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::{Client, Config, Roots, Signal, Signals, Tls};
 use crate::rt::{block_on, phx, sleep};
@@ -42,6 +42,7 @@ pub(super) enum Target {
 pub(super) struct Stage {
     target: Target,
     transport: TransportKind,
+    compression: Option<Compression>,
     runtime: Tracked,
     phoenix: Option<String>,
     server: Option<Listener>,
@@ -59,6 +60,24 @@ pub(super) fn play(
     transport: TransportKind,
     scenario: impl AsyncFnOnce(&mut Stage),
 ) {
+    play_with(target, transport, None, scenario);
+}
+
+/// Runs one scenario with compression, which selects the transport.
+pub(super) fn play_compressed(
+    target: Target,
+    compression: Compression,
+    scenario: impl AsyncFnOnce(&mut Stage),
+) {
+    play_with(target, TransportKind::Tungstenite, Some(compression), scenario);
+}
+
+fn play_with(
+    target: Target,
+    transport: TransportKind,
+    compression: Option<Compression>,
+    scenario: impl AsyncFnOnce(&mut Stage),
+) {
     let phoenix = match target {
         Target::Phoenix => match std::env::var("PHX_URL") {
             Ok(url) => Some(url),
@@ -67,7 +86,7 @@ pub(super) fn play(
         _ => None,
     };
     block_on(async {
-        let mut stage = Stage::new(target, transport, phoenix).await;
+        let mut stage = Stage::new(target, transport, compression, phoenix).await;
         scenario(&mut stage).await;
         stage.end().await;
     })
@@ -86,7 +105,12 @@ fn report_skipped_phoenix() {
 }
 
 impl Stage {
-    async fn new(target: Target, transport: TransportKind, phoenix: Option<String>) -> Self {
+    async fn new(
+        target: Target,
+        transport: TransportKind,
+        compression: Option<Compression>,
+        phoenix: Option<String>,
+    ) -> Self {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         // Every run uses different topics, because a real server runs longer than the test.
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -95,6 +119,7 @@ impl Stage {
         let mut stage = Self {
             target,
             transport,
+            compression,
             runtime: Tracked::new(),
             phoenix,
             server: None,
@@ -112,6 +137,10 @@ impl Stage {
 
     /// Replaces the server with one that has other settings.
     pub(super) async fn serve(&mut self, config: ServerConfig) {
+        let config = match self.compression {
+            None => config,
+            Some(_) => config.compress(Compression::strongest()),
+        };
         let port = Arc::new(Reserved::new());
         let server = match &self.authority {
             None => Listener::bind(port.addr(), config).await,
@@ -192,7 +221,8 @@ impl Stage {
             .join_timeout(DEADLINE)
             .leave_timeout(DEADLINE)
             .push_timeout(DEADLINE)
-            .transport(self.transport);
+            .transport(self.transport)
+            .compression(self.compression);
         match &self.authority {
             None => config,
             Some(own) => config.tls(Tls::new(Roots::pem(own.pem.as_bytes()).expect("a CA"))),

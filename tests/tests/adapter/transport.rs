@@ -10,11 +10,11 @@ use std::thread::JoinHandle;
 use bytes::Bytes;
 use phx_proto::{Ended, Frame, Socket, Time};
 
-use super::peer::{accept_upgrade, read_masked, serve_once};
+use super::peer::{accept_upgrade, accept_upgrade_with, header, read_masked, serve_once};
 use super::scripted::Flood;
 use crate::rt::phx::Config;
 use crate::rt::phx::client::{Received, Runtime as _, Transport};
-use crate::rt::phx::config::TransportKind;
+use crate::rt::phx::config::{Compression, TransportKind};
 use crate::rt::{Runtime, Scripted, block_on, connect_tcp};
 
 type WebSocket = <Runtime as crate::rt::phx::client::Runtime>::Transport;
@@ -275,6 +275,69 @@ fn truncated_close_code_still_closes() {
         let mut transport = open(addr, config).await;
         let ended = Ended::CloseFrame { code: None, reason: String::new() };
         assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+        server.join().unwrap();
+    });
+}
+
+/// A server that accepts the upgrade with this extension, and sends `behind`.
+fn compressing(
+    extension: &'static str,
+    behind: &'static [u8],
+    script: impl FnOnce(&mut TcpStream) + Send + 'static,
+) -> (SocketAddr, JoinHandle<TcpStream>) {
+    serve_once(move |stream| {
+        let extension = format!("Sec-WebSocket-Extensions: {extension}\r\n");
+        let head = accept_upgrade_with(stream, &extension, behind);
+        let offer = "permessage-deflate; server_max_window_bits=13; client_max_window_bits=12";
+        assert_eq!(header(&head, "sec-websocket-extensions"), Some(offer));
+        script(stream);
+    })
+}
+
+/// A small compressed message that decompresses to 1,024 bytes is received, and one of 1,025 bytes ends
+/// the connection with 1009. The next connection works, with other parameters, and refers to nothing of
+/// the previous one.
+#[test]
+fn bomb_ends_one_connection() {
+    const WITHIN: &[u8] = b"\xc2\x0b\x4a\x4c\x1c\x05\xa3\x60\x14\x8c\x54\x00\x00";
+    const BOMB: &[u8] = b"\xc2\x0b\x4a\x4c\x1c\x05\xa3\x60\x14\x8c\x58\x00\x00";
+    block_on(async {
+        let config = Config::new("ws://localhost/socket/websocket").expect("an address");
+        let config = config.max_message_bytes(1_024).compression(Compression::balanced());
+        let (addr, server) =
+            compressing("permessage-deflate; server_max_window_bits=13", WITHIN, |stream| {
+                stream.write_all(BOMB).unwrap();
+                assert_eq!(read_close(stream), 1009);
+            });
+        let mut transport = open(addr, &config).await;
+        let within = Frame::Binary(Bytes::from(vec![b'a'; 1_024]));
+        assert_eq!(receive(&mut transport).await, Received::Frame(within));
+        assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
+        server.join().unwrap();
+
+        // "Hello" twice: the second message refers to the first (RFC 7692 section 7.2.3.2).
+        let hello = b"\xc1\x07\xf2\x48\xcd\xc9\xc9\x07\x00\xc1\x05\xf2\x00\x11\x00\x00";
+        let extension = "permessage-deflate; server_max_window_bits=9; client_no_context_takeover";
+        let (addr, server) = compressing(extension, hello, |stream| {
+            let (first, second) = (read_masked(stream), read_masked(stream));
+            assert!(first.1.len() < 40, "{first:?}");
+            assert_eq!(first, second, "without context takeover");
+            // The message refers to text before the first one.
+            stream.write_all(b"\xc1\x05\xf2\x40\x18\x02\x00").unwrap();
+            assert_eq!(read_close(stream), 1007);
+        });
+        let mut transport = open(addr, &config).await;
+        for _ in 0..2 {
+            assert_eq!(receive(&mut transport).await, Received::Frame(text("Hello")));
+            transport
+                .send(text(
+                    "word after word after word after word after word after word after word",
+                ))
+                .unwrap();
+        }
+        poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+        let received = receive(&mut transport).await;
+        assert!(matches!(received, Received::Ended(Ended::Lost { .. })), "{received:?}");
         server.join().unwrap();
     });
 }

@@ -130,9 +130,20 @@ pub enum UpgradeError {
         answered: String,
     },
 
-    /// The server selected an extension, though none was offered.
-    #[error("the server selected the extension \"{answered}\", but none was offered")]
+    /// The server selected an extension that was not offered.
+    #[error("the server selected the extension \"{answered}\", which was not offered")]
     UnexpectedExtension {
+        /// The value that the server sent.
+        answered: String,
+    },
+
+    /// The parameters of the compression that the server selected are invalid, or contradict the offer
+    /// (RFC 7692 section 7.1).
+    #[cfg(feature = "deflate")]
+    #[error("the server answered the offer of compression with \"{answered}\", but {reason}")]
+    InvalidExtension {
+        /// The reason why the client cannot accept it.
+        reason: &'static str,
         /// The value that the server sent.
         answered: String,
     },

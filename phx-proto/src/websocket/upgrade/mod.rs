@@ -48,6 +48,8 @@
 //! ```
 
 mod body;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod error;
 mod outbox;
 mod proxy;
@@ -59,6 +61,8 @@ use core::fmt;
 
 use bytes::Bytes;
 
+#[cfg(all(feature = "deflate", feature = "testing"))]
+pub(crate) use self::deflate::accept as accept_compression;
 pub use self::error::UpgradeError;
 pub use self::proxy::{Connect, ProxyCredentials, Tunnel, TunnelRequest};
 pub use self::request::accept_key;
@@ -68,6 +72,8 @@ pub use self::socks5::Socks5;
 
 use self::outbox::Outbox;
 use self::response::{Event, Head, Response};
+#[cfg(feature = "deflate")]
+use crate::config::Compression;
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::refusal::{LoggedHeaders, Refusal, header};
 
@@ -97,6 +103,8 @@ pub struct Upgrade {
     response: Response,
     expected_accept: String,
     offered: Vec<String>,
+    #[cfg(feature = "deflate")]
+    compression: Option<Compression>,
 }
 
 /// The state of an upgrade, or of a tunnel through a proxy, after a read.
@@ -109,7 +117,7 @@ pub enum UpgradeStep<T> {
 }
 
 /// The result of an upgrade: the stream is a WebSocket now.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Upgraded {
     /// The subprotocol that the server selected. `None` is valid even if one was offered: Phoenix
     /// 1.7 never selects one.
@@ -118,6 +126,9 @@ pub struct Upgraded {
     pub headers: Vec<(String, String)>,
     /// The bytes after the head: the beginning of the first frames.
     pub leftover: Bytes,
+    /// The agreed compression; `None` if none was offered, or the server declined it.
+    #[cfg(feature = "deflate")]
+    pub compression: Option<Compression>,
 }
 
 impl Upgrade {
@@ -128,11 +139,55 @@ impl Upgrade {
     /// `InvalidHost`, `InvalidTarget`, `InvalidHeader` or `InvalidSubprotocol` if the request is
     /// invalid, for example because of a line break.
     pub fn new(request: &UpgradeRequest<'_>) -> Result<Self, UpgradeError> {
+        Self::with_extensions(request, None)
+    }
+
+    /// Like [`new`](Self::new), and offers compression (permessage-deflate, RFC 7692). A server may
+    /// accept or decline it: see [`Upgraded::compression`].
+    ///
+    /// ```
+    /// use phx_proto::config::Compression;
+    /// use phx_proto::upgrade::{Upgrade, UpgradeRequest};
+    ///
+    /// let upgrade = Upgrade::compressed(
+    ///     &UpgradeRequest {
+    ///         host: "localhost:4000",
+    ///         target: "/socket/websocket?vsn=2.0.0",
+    ///         headers: &[],
+    ///         subprotocols: &[],
+    ///         key: [7; 16],
+    ///     },
+    ///     &Compression::balanced(),
+    /// )?;
+    /// let request = std::str::from_utf8(upgrade.poll_write()).unwrap();
+    /// assert!(request.contains("Sec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=13"));
+    /// # Ok::<(), phx_proto::upgrade::UpgradeError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The errors of [`new`](Self::new).
+    #[cfg(feature = "deflate")]
+    pub fn compressed(
+        request: &UpgradeRequest<'_>,
+        compression: &Compression,
+    ) -> Result<Self, UpgradeError> {
+        let offer = deflate::offer(compression);
+        let compression = Some(*compression);
+        Ok(Self { compression, ..Self::with_extensions(request, Some(&offer))? })
+    }
+
+    fn with_extensions(
+        request: &UpgradeRequest<'_>,
+        extensions: Option<&str>,
+    ) -> Result<Self, UpgradeError> {
         Ok(Self {
-            outbox: Outbox::new(request::encode(request)?),
+            outbox: Outbox::new(request::encode(request, extensions)?),
             response: Response::new(|status| status == 101),
             expected_accept: accept_key(request.key),
             offered: request.subprotocols.to_vec(),
+            #[cfg(feature = "deflate")]
+            compression: None,
         })
     }
 
@@ -161,8 +216,18 @@ impl Upgrade {
             Event::More => Ok(UpgradeStep::More),
             Event::Open(head, leftover) => {
                 let protocol = self.judge(&head)?;
+                #[cfg(feature = "deflate")]
+                let compression = self.agreed(&head)?;
+                #[cfg(not(feature = "deflate"))]
+                no_extension(&head)?;
                 // Protocol: CONN-11.
-                Ok(UpgradeStep::Done(Upgraded { protocol, headers: head.headers, leftover }))
+                Ok(UpgradeStep::Done(Upgraded {
+                    protocol,
+                    headers: head.headers,
+                    leftover,
+                    #[cfg(feature = "deflate")]
+                    compression,
+                }))
             }
             // Protocol: CONN-14.
             Event::Refused(refusal) => Err(UpgradeError::Refused(refusal)),
@@ -215,12 +280,6 @@ impl Upgrade {
             });
         }
 
-        // An empty header selects no extension.
-        // Protocol: CONN-12.
-        if tokens(&head.headers, "sec-websocket-extensions").next().is_some() {
-            let answered = printable(&joined(&head.headers, "sec-websocket-extensions"));
-            return Err(UpgradeError::UnexpectedExtension { answered });
-        }
         let mut selected = tokens(&head.headers, "sec-websocket-protocol");
         // Protocol: CONN-8.
         let protocol = selected.next().map(str::to_owned);
@@ -234,6 +293,38 @@ impl Upgrade {
         }
         Ok(protocol)
     }
+
+    /// The compression that a 101 response selects.
+    #[cfg(feature = "deflate")]
+    fn agreed(&self, head: &Head) -> Result<Option<Compression>, UpgradeError> {
+        let Some(offered) = &self.compression else {
+            return no_extension(head).map(|()| None);
+        };
+        let values = head.headers.iter().filter(|(name, _)| name.eq_ignore_ascii_case(EXTENSIONS));
+        // RFC 7692 section 7.1: a client must fail the connection if the response is invalid.
+        match deflate::agreed(offered, values.map(|(_, value)| &**value)) {
+            deflate::Answer::Declined => Ok(None),
+            deflate::Answer::Agreed(compression) => Ok(Some(compression)),
+            deflate::Answer::NotOffered => no_extension(head).map(|()| None),
+            deflate::Answer::Invalid(reason) => {
+                let answered = printable(&joined(&head.headers, EXTENSIONS));
+                Err(UpgradeError::InvalidExtension { reason, answered })
+            }
+        }
+    }
+}
+
+/// The name of the header with the selected extensions.
+const EXTENSIONS: &str = "sec-websocket-extensions";
+
+/// Checks that the response selects no extension. An empty header selects none.
+fn no_extension(head: &Head) -> Result<(), UpgradeError> {
+    // Protocol: CONN-12.
+    if tokens(&head.headers, EXTENSIONS).next().is_none() {
+        return Ok(());
+    }
+    let answered = printable(&joined(&head.headers, EXTENSIONS));
+    Err(UpgradeError::UnexpectedExtension { answered })
 }
 
 /// The members of all headers with that name. Each header is a comma-separated list; its empty members
@@ -290,10 +381,13 @@ impl fmt::Debug for Upgrade {
 
 impl fmt::Debug for Upgraded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgraded")
+        let mut upgraded = f.debug_struct("Upgraded");
+        upgraded
             .field("protocol", &self.protocol.as_deref().map(logged_protocol))
             .field("headers", &LoggedHeaders(&self.headers))
-            .field("leftover", &self.leftover.len())
-            .finish()
+            .field("leftover", &self.leftover.len());
+        #[cfg(feature = "deflate")]
+        upgraded.field("compression", &self.compression);
+        upgraded.finish()
     }
 }

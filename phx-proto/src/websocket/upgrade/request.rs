@@ -34,8 +34,11 @@ pub(crate) fn accept_of(key: &str) -> String {
     STANDARD.encode(hash.finalize())
 }
 
-/// The bytes of the upgrade request.
-pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeError> {
+/// The bytes of the upgrade request, with an offer of extensions if there is one.
+pub(super) fn encode(
+    request: &UpgradeRequest<'_>,
+    extensions: Option<&str>,
+) -> Result<Vec<u8>, UpgradeError> {
     check_host(request.host)?;
     check_target(request.target)?;
     check_subprotocols(request.subprotocols)?;
@@ -54,6 +57,9 @@ pub(super) fn encode(request: &UpgradeRequest<'_>) -> Result<Vec<u8>, UpgradeErr
         // All offers are in one header, because Phoenix reads only the first header of that name.
         // Protocol: CONN-6.
         head.header("Sec-WebSocket-Protocol", &request.subprotocols.join(", "));
+    }
+    if let Some(extensions) = extensions {
+        head.header("Sec-WebSocket-Extensions", extensions);
     }
     // Protocol: CONN-5, CONN-13.
     for (name, value) in request.headers {

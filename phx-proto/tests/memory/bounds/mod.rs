@@ -9,6 +9,8 @@
 //! prints the table.
 
 mod bus;
+#[cfg(feature = "deflate")]
+mod compression;
 mod hostile;
 mod mailbox;
 mod presence;

@@ -16,13 +16,13 @@ pub use config::config;
 pub use decode::{decode_binary, decode_text};
 pub use presence::presence;
 pub use socket_ops::socket_ops;
-pub use websocket::{upgrade, websocket_receive};
+pub use websocket::{deflate_receive, upgrade, websocket_receive};
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Each target by its name.
-pub const ALL: [(&str, Target); 7] = [
+pub const ALL: [(&str, Target); 8] = [
     ("decode_text", decode_text),
     ("decode_binary", decode_binary),
     ("socket_ops", socket_ops),
@@ -30,4 +30,5 @@ pub const ALL: [(&str, Target); 7] = [
     ("config", config),
     ("upgrade", upgrade),
     ("websocket_receive", websocket_receive),
+    ("deflate_receive", deflate_receive),
 ];

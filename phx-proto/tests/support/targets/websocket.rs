@@ -3,8 +3,9 @@
 
 use bytes::BytesMut;
 use phx_proto::Frame;
+use phx_proto::config::Compression;
 use phx_proto::upgrade::{Upgrade, UpgradeError, UpgradeRequest, UpgradeStep, Upgraded};
-use phx_proto::websocket::{Endpoint, Event, Fault, Limits, State};
+use phx_proto::websocket::{Endpoint, Event, Fault, Limits, Scratch, State};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
@@ -48,20 +49,72 @@ pub fn websocket_receive(data: &[u8]) {
         assert!(message.len() <= limits.message_bytes_max && message.len() <= stream.len());
         assert!(!message.is_text() || std::str::from_utf8(message.as_bytes()).is_ok());
     }
-    send_again(messages, is_server, usize::from(*cut));
+    let limits = Limits { fragment_bytes: usize::from(*cut), ..unbounded() };
+    let (client, server) = (Endpoint::client(&limits), Endpoint::server(&limits));
+    send_again(messages, if is_server { (server, client) } else { (client, server) });
+}
+
+/// Compressed messages of a server. The first byte selects the window and the context, and whether the
+/// limit is low. The second byte selects how the rest is cut.
+///
+/// The result depends neither on the cuts nor on the codecs. Texts are UTF-8 and the limit is kept.
+/// Every received message can be sent again in the same way, and arrives unchanged.
+pub fn deflate_receive(data: &[u8]) {
+    let [options, cut, stream @ ..] = data else { return };
+    let (bits, takeover) = (9 + (options & 7).min(6), options & 8 == 0);
+    let agreed = Compression::balanced().window_bits(bits, bits).expect("from 9 to 15");
+    let agreed = agreed.context_takeover(takeover, takeover).send_bytes_min(0);
+    let message_bytes_max =
+        if options & 16 == 0 { 1 << 20 } else { usize::from(options >> 5) * 50 };
+    let limits = Limits { message_bytes_max, ..Limits::default() };
+    let endpoint = Endpoint::client(&limits).compressed(&agreed);
+    let whole = receive(endpoint.clone(), stream, stream.len());
+    assert_eq!(whole, receive(endpoint.clone(), stream, 1));
+    assert_eq!(whole, receive(endpoint.clone(), stream, usize::from(*cut)));
+    assert_eq!(whole, receive_with(endpoint, stream, 7, Some(&mut Scratch::new())));
+
+    let messages = whole.0.into_iter().filter_map(|event| match event {
+        Event::Message(frame) => Some(frame),
+        _ => None,
+    });
+    let messages: Vec<Frame> = messages.collect();
+    for message in &messages {
+        assert!(message.len() <= message_bytes_max);
+        assert!(!message.is_text() || std::str::from_utf8(message.as_bytes()).is_ok());
+    }
+    let limits = Limits { fragment_bytes: usize::from(*cut), ..unbounded() };
+    let (client, server) = (Endpoint::client(&limits), Endpoint::server(&limits));
+    send_again(messages, (client.compressed(&agreed), server.compressed(&agreed)));
+}
+
+fn unbounded() -> Limits {
+    Limits { outbox_bytes_max: usize::MAX, ..Limits::default() }
 }
 
 /// Every event of a stream, and the bytes that the endpoint has to write at its end.
 fn receive(
+    endpoint: Endpoint,
+    stream: &[u8],
+    cut: usize,
+) -> (Vec<Event>, Option<Fault>, State, Vec<u8>) {
+    receive_with(endpoint, stream, cut, None)
+}
+
+fn receive_with(
     mut endpoint: Endpoint,
     stream: &[u8],
     cut: usize,
+    mut scratch: Option<&mut Scratch>,
 ) -> (Vec<Event>, Option<Fault>, State, Vec<u8>) {
     let (mut buffer, mut events, mut fault) = (BytesMut::new(), Vec::new(), None);
     for piece in stream.chunks(cut.max(1)) {
         buffer.extend_from_slice(piece);
         loop {
-            match endpoint.poll_event(&mut buffer) {
+            let polled = match &mut scratch {
+                None => endpoint.poll_event(&mut buffer),
+                Some(scratch) => endpoint.poll_event_with(&mut buffer, scratch),
+            };
+            match polled {
                 Ok(None) => break,
                 Ok(Some(event)) => events.push(event),
                 Err(found) => assert!(fault.replace(found).is_none(), "one fault"),
@@ -77,13 +130,7 @@ fn receive(
 }
 
 /// Sends messages in fragments to the other side, which receives them unchanged.
-fn send_again(messages: Vec<Frame>, from_server: bool, fragment_bytes: usize) {
-    let limits = Limits { fragment_bytes, outbox_bytes_max: usize::MAX, ..Limits::default() };
-    let (mut sender, reader) = if from_server {
-        (Endpoint::server(&limits), Endpoint::client(&limits))
-    } else {
-        (Endpoint::client(&limits), Endpoint::server(&limits))
-    };
+fn send_again(messages: Vec<Frame>, (mut sender, reader): (Endpoint, Endpoint)) {
     let mut out = BytesMut::new();
     for message in &messages {
         sender.send(message.clone()).expect("it is open, and texts are UTF-8");

@@ -2,6 +2,8 @@
 //! endpoint.
 
 mod autobahn;
+#[cfg(feature = "deflate")]
+mod deflate;
 mod endpoint;
 mod oracle;
 mod splitting;

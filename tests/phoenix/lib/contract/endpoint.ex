@@ -6,7 +6,7 @@ defmodule Contract.Endpoint do
   socket "/socket", Contract.UserSocket,
     websocket: [
       timeout: 60_000,
-      compress: false,
+      compress: true,
       connect_info: [:peer_data, :x_headers],
       error_handler: {Contract.UserSocket, :handle_error, []}
     ],
