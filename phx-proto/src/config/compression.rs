@@ -57,31 +57,31 @@ impl Compression {
     const STRONGEST: Self =
         Self { receive_window_bits: 15, send_window_bits: 15, ..Self::BALANCED };
 
-    /// Up to 12 KiB for each connection: 8 KiB of received messages and 4 KiB of sent ones.
+    /// Keeps up to 12 KiB for each connection: 8 KiB of received messages and 4 KiB of sent ones.
     #[cfg(feature = "deflate")]
     #[must_use]
     pub const fn balanced() -> Self {
         Self::BALANCED
     }
 
-    /// Up to 2 KiB for each connection: 1 KiB of received messages and 1 KiB of sent ones.
+    /// Keeps up to 2 KiB for each connection: 1 KiB of received messages and 1 KiB of sent ones.
     #[cfg(feature = "deflate")]
     #[must_use]
     pub const fn smallest() -> Self {
         Self::SMALLEST
     }
 
-    /// Up to 64 KiB for each connection: 32 KiB of received messages and 32 KiB of sent ones. A sent
-    /// message costs three times as much CPU time as with [`balanced`](Self::balanced).
+    /// Keeps up to 64 KiB for each connection: 32 KiB of received messages and 32 KiB of sent ones. A
+    /// sent message costs three times as much CPU time as with [`balanced`](Self::balanced).
     #[cfg(feature = "deflate")]
     #[must_use]
     pub const fn strongest() -> Self {
         Self::STRONGEST
     }
 
-    /// Sets the windows as powers of two, in bytes, from 9 to 15. A message refers to repeated text
-    /// within its window. The connection keeps one window of received and one of sent messages, and the
-    /// server may choose smaller ones.
+    /// Sets the size of each window: a number of bits from 9 to 15, which means 2 to the power of this
+    /// many bytes. A message refers to repeated text within its window. The connection keeps one window
+    /// of received and one of sent messages, and the server may choose smaller ones.
     ///
     /// # Errors
     ///

@@ -12,8 +12,9 @@
 //! ```
 //!
 //! The caller owns the buffers. A message that arrives in one frame is a slice of the buffer that was
-//! read into, unless it is compressed (feature `deflate`). Frames to send are appended to another buffer and masked there. The machine has no clock
-//! and no entropy: the caller passes in a source of [mask keys](MaskKeys).
+//! read into, unless it is compressed (feature `deflate`). Frames to send are appended to another
+//! buffer and masked there. The machine has no clock and no entropy: the caller passes in a source of
+//! [mask keys](MaskKeys).
 
 #[cfg(all(feature = "websocket", any(feature = "adapter", feature = "testing")))]
 pub(crate) mod acknowledgements;

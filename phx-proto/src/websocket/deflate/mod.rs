@@ -8,10 +8,10 @@
 //! ```
 //!
 //! A message refers to repeated text in earlier messages of its direction, as far back as the window
-//! reaches. A codec of DEFLATE keeps much more than that window: 250 to 370 KiB for sending and 47 KiB for
-//! receiving. Therefore a connection keeps only the last bytes of each direction, and the
-//! codecs are shared. For each message a codec is reset, and the history becomes its dictionary. The
-//! output is as short as that of a codec that belongs to the connection.
+//! reaches. A codec of DEFLATE keeps much more than that window: 250 to 370 KiB for sending and 47 KiB
+//! for receiving. Therefore a connection keeps only the last bytes of each direction, and the codecs
+//! are shared. For each message a codec is reset, and the history becomes its dictionary. The output is
+//! as short as that of a codec that belongs to the connection.
 //!
 //! The result depends on the connection and the message only, and not on what the codec was used for
 //! before.
@@ -35,8 +35,8 @@ const PROBE: [u8; 6] = [0x01, 0x01, 0x00, 0xfe, 0xff, 0x00];
 /// The windows of the codecs, as powers of two. A smaller window of a connection limits its history.
 const CODEC_BITS: u8 = 15;
 
-/// The most blocks of DEFLATE in a message, in addition to one for each [`BLOCK_BYTES`]. An empty block
-/// with code tables of its own has 20 bytes, and takes as long as 10 KiB of text.
+/// The maximum number of DEFLATE blocks in a message, in addition to one for each [`BLOCK_BYTES`]. An
+/// empty block with code tables of its own has 20 bytes, and takes as long as 10 KiB of text.
 const BLOCKS_MAX: usize = 4_096;
 const BLOCK_BYTES: usize = 512;
 
