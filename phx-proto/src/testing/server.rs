@@ -551,7 +551,7 @@ impl Server {
             if socket.admission.id.as_deref() != Some(id) {
                 continue;
             }
-            if socket.busy {
+            if socket.has_mail() {
                 socket.mailbox.push_back(Mail::Close(code));
             } else {
                 self.close(peer, code);
@@ -559,12 +559,21 @@ impl Server {
         }
     }
 
-    /// Sends a frame. A sleeping socket sends it after its pending work.
+    /// Sends a frame of another process, such as a channel. It waits in the mailbox of the socket,
+    /// behind the events that already wait there.
     pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
         match self.sockets.get_mut(&peer) {
-            Some(socket) if socket.busy => socket.mailbox.push_back(Mail::Send(frame)),
+            Some(socket) if socket.has_mail() => socket.mailbox.push_back(Mail::Send(frame)),
             Some(_) => self.outputs.push_back(Output::Send { peer, frame }),
             None => {}
+        }
+    }
+
+    /// Sends a frame of the socket's own process, which is handling an event. The frame does not wait
+    /// behind other events.
+    pub(super) fn send_own(&mut self, peer: PeerId, frame: Frame) {
+        if self.sockets.contains_key(&peer) {
+            self.outputs.push_back(Output::Send { peer, frame });
         }
     }
 

@@ -9,8 +9,10 @@
 //!   busy ── mailbox collects ──────┘ then drain the mailbox
 //! ```
 //!
-//! A busy socket handles nothing, heartbeats included (`wire/join_slow_blocks_socket`), and
-//! messages of its channels are queued too.
+//! A busy socket handles nothing, heartbeats included (`wire/join_slow_blocks_socket`). Messages of
+//! its channels, and broadcasts to them, wait in the same mailbox as the frames of the client. Only
+//! answers that the socket itself gives are sent at once: to heartbeats, to joins, and to frames for
+//! which there is no channel.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -97,6 +99,11 @@ impl Socket {
         }
     }
 
+    /// Whether a further event waits in the mailbox instead of being handled at once.
+    pub(super) fn has_mail(&self) -> bool {
+        self.busy || !self.mailbox.is_empty()
+    }
+
     /// Whether the next event in the mailbox is a join of this topic.
     fn next_is_join_of(&self, topic: &Value) -> bool {
         let Some(Mail::Frame(frame)) = self.mailbox.front() else { return false };
@@ -149,7 +156,7 @@ impl Server {
             let frame =
                 codec::encode_reply(vsn, &Value::Null, &message.msg_ref, &message.topic, "ok", &ok);
             if let Ok(frame) = frame {
-                self.send(peer, frame);
+                self.send_own(peer, frame);
             }
             return;
         }
@@ -280,8 +287,11 @@ impl Server {
             return;
         }
         if leave {
-            let shown_ref = channel.shown_ref.clone();
-            self.answer(peer, &shown_ref, &message, "ok", json!({}));
+            let (shown_ref, vsn) = (channel.shown_ref.clone(), socket.admission.vsn);
+            let (msg_ref, name, ok) = (&message.msg_ref, &message.topic, Payload::Json(json!({})));
+            if let Ok(frame) = codec::encode_reply(vsn, &shown_ref, msg_ref, name, "ok", &ok) {
+                self.send_reply(peer, None, frame);
+            }
             self.end_channel(peer, topic, End::Close);
             return;
         }
@@ -297,7 +307,7 @@ impl Server {
         self.answer(peer, &Value::Null, message, "error", response);
     }
 
-    /// Sends a reply that does not depend on whether a channel is alive.
+    /// Sends a reply of the socket itself, which does not depend on whether a channel is alive.
     fn answer(
         &mut self,
         peer: PeerId,
@@ -310,10 +320,15 @@ impl Server {
         let (vsn, response) = (socket.admission.vsn, Payload::Json(response));
         let (msg_ref, topic) = (&message.msg_ref, &message.topic);
         if let Ok(frame) = codec::encode_reply(vsn, join_ref, msg_ref, topic, status, &response) {
-            self.send_reply(peer, None, frame);
+            match &mut self.held {
+                Some(held) => held.push(HeldReply { peer, instance: None, frame }),
+                None => self.send_own(peer, frame),
+            }
         }
     }
 
+    /// Sends a reply of a channel. `instance` is the channel whose end drops the reply while it is
+    /// held.
     pub(super) fn send_reply(&mut self, peer: PeerId, instance: Option<u64>, frame: Frame) {
         match &mut self.held {
             Some(held) => held.push(HeldReply { peer, instance, frame }),

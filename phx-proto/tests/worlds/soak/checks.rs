@@ -25,6 +25,7 @@ pub struct Checks {
     topics: BTreeMap<String, Seen>,
     /// The presences of the one topic that has any.
     presence: Presence,
+    ghosts: Ghosts,
     /// Whether a presence state may arrive before the ok of its join. No server does that.
     pub replies_held: bool,
     /// Topics whose channel ended on the present connection.
@@ -39,6 +40,37 @@ pub struct Made {
     pub topic: String,
     /// The number that an `echo` must return.
     pub echo: Option<u64>,
+}
+
+/// Metas that a presence list may contain although the server has removed them, as the manual states in
+/// `manual::presence`: a diff for the previous instance arrived after the ok of a rejoin, and so is
+/// applied to the next state. The end of that instance, which the server reports after its diffs,
+/// proves that they were for it.
+#[derive(Debug, Default)]
+struct Ghosts {
+    /// The `phx_ref`s of the arrivals since the last ok or the last state.
+    early: BTreeSet<String>,
+    /// Those of `early` that were for the previous instance, until the state arrives.
+    stale: BTreeSet<String>,
+    /// Those of `stale` that were applied to the last state.
+    possible: BTreeSet<String>,
+}
+
+impl Ghosts {
+    /// Handles a frame of the topic. `live` is the join_ref of the newest instance.
+    fn received(&mut self, message: &Message, live: Option<&String>, ends: bool) {
+        let named = message.join_ref.as_ref().or(message.msg_ref.as_ref());
+        match message.event.as_str() {
+            "phx_reply" if message.msg_ref.as_ref() == live => *self = Self::default(),
+            "presence_diff" => self.early.extend(refs_of(&message.payload["joins"])),
+            "presence_state" => {
+                self.possible = std::mem::take(&mut self.stale);
+                self.early.clear();
+            }
+            _ if ends && named != live => self.stale.append(&mut self.early),
+            _ => {}
+        }
+    }
 }
 
 /// The known facts about one topic.
@@ -78,6 +110,7 @@ impl Checks {
             pushes: BTreeMap::new(),
             topics: BTreeMap::new(),
             presence: Presence::new(),
+            ghosts: Ghosts::default(),
             replies_held: false,
             ended: BTreeSet::new(),
             unanswered: Vec::new(),
@@ -217,6 +250,10 @@ impl Checks {
             let answered = message.msg_ref.as_deref().map_or(0, number);
             self.unanswered.retain(|(_, join_ref)| number(join_ref) > answered);
         }
+        if message.topic == PRESENCES {
+            let seen = self.topics.get(PRESENCES);
+            self.ghosts.received(message, seen.and_then(|seen| seen.live.as_ref()), ends);
+        }
         let seen = self.topic(&message.topic);
         if (ends && seen.live == named) || (refused && seen.live == message.msg_ref) {
             seen.live = None;
@@ -337,18 +374,29 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     }
     let list = checks.presence.list().map(|(key, entry)| (key.to_owned(), json!(entry)));
     let (list, server) = (Value::Object(list.collect()), world.server_presence(PRESENCES));
-    let differs = metas_of(&list) != metas_of(&server);
+    let is_ghost = |meta: &Value| {
+        meta["phx_ref"].as_str().is_some_and(|it| checks.ghosts.possible.contains(it))
+    };
+    let differs = metas_of(&list, |meta| !is_ghost(meta)) != metas_of(&server, |_| true);
     differs.then(|| format!("{client}: {list} present, on the server {server}"))
 }
 
-/// The metas under each key. Their order differs from the server's, because clients move an updated
-/// meta to the end.
-fn metas_of(presences: &Value) -> BTreeMap<&str, BTreeSet<String>> {
-    let metas = |entry: &Value| {
-        entry["metas"].as_array().into_iter().flatten().map(Value::to_string).collect()
-    };
+/// The metas under each key, without those that `keep` excludes. Their order differs from the server's,
+/// because clients move an updated meta to the end.
+fn metas_of(presences: &Value, keep: impl Fn(&Value) -> bool) -> BTreeSet<(&str, String)> {
     let presences = presences.as_object().into_iter().flatten();
-    presences.map(|(key, entry)| (key.as_str(), metas(entry))).collect()
+    let metas = presences.flat_map(|(key, entry)| {
+        let metas = entry["metas"].as_array().into_iter().flatten();
+        metas.map(|meta| (key.as_str(), meta))
+    });
+    metas.filter(|(_, meta)| keep(meta)).map(|(key, meta)| (key, meta.to_string())).collect()
+}
+
+/// The `phx_ref` of every meta.
+fn refs_of(presences: &Value) -> impl Iterator<Item = String> + '_ {
+    let metas = presences.as_object().into_iter().flatten().map(|(_, entry)| &entry["metas"]);
+    let metas = metas.flat_map(|metas| metas.as_array().into_iter().flatten());
+    metas.filter_map(|meta| meta["phx_ref"].as_str().map(str::to_owned))
 }
 
 fn parse(frame: &Frame) -> Option<Message> {
