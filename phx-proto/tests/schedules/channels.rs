@@ -306,6 +306,30 @@ fn schedule_line_for_the_push_queue_moves_on() {
     });
 }
 
+/// A push is queued, its future is dropped, and only then the client connects. The push is not sent, and
+/// its place in the queue is free for a push that waits in line.
+#[test]
+fn schedule_dropped_push_leaves_the_queue() {
+    search(|| {
+        let world = World::new();
+        let (client, driver) = client(config().queued_pushes_max(1), world.clone());
+        let driver = run(driver);
+        let room = client.want("room:a", json!({})).expect("a topic");
+        let push =
+            |room: Channel, event| async move { room.push_when_ready(event, json!({})).await };
+        let dropped = run(push(room.clone(), "dropped"));
+        let kept = run(push(room.clone(), "ask"));
+        dropped.abort();
+        assert!(wait(dropped).is_err(), "it cannot be answered");
+        client.connect();
+        assert!(finish(kept).expect("answered").is_ok());
+        assert_eq!(world.sent("dropped"), [json!(0); 0]);
+        drop((room, client));
+        drop(finish(driver));
+        world.ended();
+    });
+}
+
 /// Pushes wait for the queue when their channel is left. None of them waits forever.
 #[test]
 fn schedule_line_ends_with_its_channel() {
