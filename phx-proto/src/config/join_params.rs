@@ -45,6 +45,7 @@ enum Inner {
     Fixed(Payload),
     Function(Arc<ParamsFn>),
     /// Other parameters, to which a function of this crate adds something for each attempt.
+    #[cfg_attr(not(feature = "driver"), allow(dead_code, reason = "only the driver extends them"))]
     Extended {
         base: Box<JoinParams>,
         extend: Arc<ExtendFn>,

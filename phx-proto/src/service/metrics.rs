@@ -324,7 +324,10 @@ fn table(connection: &ConnectionMetrics) -> Vec<(Family, Measured)> {
             count(*protocol_errors),
         ),
         (
-            counter("phx_pushes_repeated", "Pushes that were pushed again with their key."),
+            counter(
+                "phx_pushes_repeated",
+                "Repeats of pushes with a key that the push queue accepted.",
+            ),
             count(*pushes_repeated),
         ),
         (gauge("phx_queued_pushes", "Pushes accepted and not yet written."), size(*queued_pushes)),
