@@ -511,7 +511,7 @@ mod tests {
     #[cfg(feature = "tls")]
     #[test]
     fn bytes_held_by_tls_are_ahead_of_ping() {
-        use super::super::streams::Meter;
+        use crate::transport::streams::Meter;
         let meter = Meter::default();
         let mut bench = Bench::new(|stream| Io::above(stream, meter.clone()));
         bench.native.send(Frame::Binary(vec![7; 100].into())).expect("open");
