@@ -115,8 +115,8 @@ impl Contract {
     }
 
     /// Declares that positions have no holes: each message has the position of the previous message of
-    /// its topic plus one. A hole in the live messages then causes a rejoin, and a hole in the replay is
-    /// a [`Gap`](super::Gap). By default holes have no meaning.
+    /// its topic plus one. A hole in the live messages then causes a rejoin, and what the replay lacks
+    /// is a [`Gap`](super::Gap). By default holes have no meaning.
     pub const fn contiguous(mut self) -> Self {
         self.contiguous = true;
         self

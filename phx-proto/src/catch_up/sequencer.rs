@@ -54,6 +54,11 @@ pub struct Sequencer<M> {
     /// The newest position that the replay of the present join named.
     newest: Option<u64>,
     contiguous: bool,
+    /// The position of a live message that followed a hole and was dropped, because the replay of the
+    /// next join should bring it. If that replay does not, the server has forgotten it too.
+    beyond_hole: Option<u64>,
+    /// A gap without an end was reported last. A hole before the next message is a part of it.
+    gap_is_open: bool,
     messages_max: usize,
     bytes_max: usize,
     state: State,
@@ -116,6 +121,8 @@ impl<M> Sequencer<M> {
             floor: None,
             newest: None,
             contiguous: contract.contiguous,
+            beyond_hole: None,
+            gap_is_open: false,
             messages_max,
             bytes_max,
             state: State::Waiting,
@@ -206,6 +213,7 @@ impl<M> Sequencer<M> {
         if self.state != State::Replaying {
             return;
         }
+        self.forgot_hole();
         self.floor = self.front;
         if self.front.is_none() && self.held.is_empty() {
             self.front = self.newest;
@@ -222,6 +230,8 @@ impl<M> Sequencer<M> {
         }
         self.floor = self.front;
         self.push(SequencerStep::Gap(Gap { after: self.front, through: None }), None);
+        self.beyond_hole = None;
+        self.gap_is_open = true;
         self.release();
     }
 
@@ -252,6 +262,7 @@ impl<M> Sequencer<M> {
         self.state = State::Waiting;
         self.floor = None;
         self.newest = None;
+        self.gap_is_open = false;
         self.held = VecDeque::new();
         self.held_bytes = 0;
         self.overflowed = false;
@@ -263,6 +274,7 @@ impl<M> Sequencer<M> {
         let gap = Gap { after: self.front, through: None };
         self.push(SequencerStep::Gap(gap), Some(Cursor::new()));
         self.front = None;
+        self.beyond_hole = None;
         self.lost();
     }
 
@@ -274,6 +286,16 @@ impl<M> Sequencer<M> {
         let first = held.map(|held| held.position).find(|held| *held > front);
         let through = first.map_or(oldest, |first| oldest.min(first - 1));
         if front < through {
+            self.report_gap(front, through);
+        }
+    }
+
+    /// At the end of a replay: if it lacks the message that followed a hole, the server no longer has the
+    /// messages up to that one. Without this gap, each live message would follow a hole.
+    fn forgot_hole(&mut self) {
+        let (Some(front), Some(beyond)) = (self.front, self.beyond_hole.take()) else { return };
+        let through = self.held.front().map_or(beyond, |held| held.position - 1);
+        if front < beyond.min(through) {
             self.report_gap(front, through);
         }
     }
@@ -310,11 +332,13 @@ impl<M> Sequencer<M> {
 
     /// The front, if positions are contiguous and there is a hole between the front and this position.
     fn hole_before(&self, position: u64) -> Option<u64> {
-        self.front.filter(|front| self.contiguous && position.saturating_sub(1) > *front)
+        let may_be = self.contiguous && !self.gap_is_open;
+        self.front.filter(|front| may_be && position.saturating_sub(1) > *front)
     }
 
     fn deliver(&mut self, position: u64, message: M) {
         self.front = Some(position);
+        self.gap_is_open = false;
         self.push(SequencerStep::Message(message), Some(Cursor::at(position)));
     }
 
@@ -352,6 +376,7 @@ impl<M> Sequencer<M> {
         if self.floor >= Some(position) {
             // A duplicate: the replay has already brought this message.
         } else if self.hole_before(position).is_some() {
+            self.beyond_hole = Some(position);
             self.lost();
         } else if self.front >= Some(position) {
             // The server sends live messages out of order. The cursor is already beyond this one.

@@ -234,3 +234,35 @@ fn many_topics_are_bounded() {
     assert_eq!(message(next(&mut unrouted)), ("doc:9984".to_owned(), 9_984));
     assert_eq!(bench.client.stats().mailbox_drops, 10_000 - 16);
 }
+
+/// However a channel ends, a broadcast that arrives afterwards belongs to it. Without a join, there is no
+/// channel that it could belong to.
+#[test]
+fn broadcast_of_ended_channel_is_not_unrouted() {
+    let mut bench = Bench::new(|config| config);
+    let mut unrouted = bench.client.unrouted();
+    let refused = bench.client.want("room:refused", json!({})).expect("it is accepted");
+    bench.settle();
+    bench.reply("error", json!({"reason": "forbidden"}));
+    bench.server_sends(&data("room:refused", 1));
+    let closed = bench.joined("room:closed");
+    let join_ref = bench.last_sent()[0].clone();
+    bench.server_sends(&json!([join_ref, null, "room:closed", "phx_close", {}]));
+    bench.server_sends(&data("room:closed", 2));
+    // The handle is gone before the join is answered.
+    let joining = bench.client.want("room:joining", json!({})).expect("it is accepted");
+    bench.settle();
+    drop(joining);
+    bench.settle();
+    bench.server_sends(&data("room:joining", 3));
+    bench.reply("ok", json!({}));
+    bench.server_sends(&data("room:joining", 4));
+    assert!(is_empty(&mut unrouted));
+    assert_eq!(bench.client.stats().messages_unrouted, 0);
+    // A channel whose join was never written.
+    drop(bench.client.want("room:never", json!({})).expect("it is accepted"));
+    bench.settle();
+    bench.server_sends(&data("room:never", 5));
+    assert_eq!(message(next(&mut unrouted)).1, 5);
+    drop((refused, closed));
+}

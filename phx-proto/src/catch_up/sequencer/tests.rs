@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use SequencerStep::{CaughtUp, Message, Rejoin};
 
@@ -171,6 +173,73 @@ fn contiguous_live_hole_causes_rejoin() {
     assert_eq!(steps(&mut it), [messages(7..=9), vec![CaughtUp]].concat());
 }
 
+/// A server that keeps nothing replays nothing, and names no oldest position.
+#[test]
+fn contiguous_hole_without_replay_is_a_gap() {
+    let mut it = contiguous(5);
+    it.joined();
+    it.replay_ended();
+    live(&mut it, 8);
+    assert_eq!(steps(&mut it), [CaughtUp, Rejoin]);
+    it.joined();
+    it.replay_ended();
+    live(&mut it, 9);
+    assert_eq!(steps(&mut it), [gap(5, 8), CaughtUp, Message(9)]);
+    // Messages that arrive before the end of such a replay begin after the gap.
+    live(&mut it, 20);
+    assert_eq!(steps(&mut it), [Rejoin]);
+    it.interrupted();
+    it.joined();
+    live(&mut it, 24);
+    live(&mut it, 25);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [gap(9, 23), CaughtUp, Message(24), Message(25)]);
+    assert_eq!(it.cursor(), Cursor::at(25));
+}
+
+/// A replay that brings the message after the hole decides the hole.
+#[test]
+fn contiguous_hole_is_decided_once() {
+    let mut it = contiguous(5);
+    it.joined();
+    it.replay_ended();
+    live(&mut it, 8);
+    assert_eq!(steps(&mut it), [CaughtUp, Rejoin]);
+    it.joined();
+    live(&mut it, 11);
+    replay(&mut it, [8]);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [gap(5, 7), Message(8), CaughtUp, Rejoin], "11 is a new hole");
+    it.joined();
+    it.replay_failed();
+    assert_eq!(steps(&mut it), [open_gap(Some(8))]);
+    it.joined();
+    it.replay_ended();
+    live(&mut it, 9);
+    assert_eq!(steps(&mut it), [CaughtUp, Message(9)], "the open gap included the hole");
+}
+
+/// A replay that fails again and again, for example because of one invalid message, must not keep the
+/// live messages from the consumer.
+#[test]
+fn contiguous_live_messages_follow_failed_replay() {
+    let mut it = contiguous(5);
+    it.joined();
+    live(&mut it, 8);
+    it.replay_failed();
+    live(&mut it, 9);
+    assert_eq!(steps(&mut it), [open_gap(Some(5)), Message(8), Message(9)]);
+    live(&mut it, 11);
+    assert_eq!(steps(&mut it), [Rejoin], "only the message after the gap may follow a hole");
+    it.joined();
+    it.replay_failed();
+    it.interrupted();
+    it.joined();
+    replay(&mut it, [12]);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [open_gap(Some(9)), gap(9, 11), Message(12), CaughtUp]);
+}
+
 #[test]
 fn holes_mean_nothing_without_contiguous() {
     let mut it = after(5);
@@ -291,4 +360,133 @@ fn broken_contract_is_at_least_once() {
     it.replay_ended();
     live(&mut it, 0);
     assert_eq!(steps(&mut it), [gap(0, u64::MAX - 1), Message(1), CaughtUp]);
+}
+
+/// What happens to a topic with contiguous positions whose server names neither its oldest nor its newest
+/// position.
+#[derive(Clone, Copy, Debug)]
+enum Op {
+    /// A message is sent live.
+    Send,
+    /// A message is stored, and lost on its way to the client.
+    Lose,
+    /// The server forgets all but the newest messages.
+    Forget(u64),
+    Interrupt,
+    /// The next replay is invalid.
+    Fail,
+    /// A message is sent live during the next replay.
+    SendDuringReplay,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        6 => Just(Op::Send),
+        2 => Just(Op::Lose),
+        2 => (0_u64..4).prop_map(Op::Forget),
+        2 => Just(Op::Interrupt),
+        1 => Just(Op::Fail),
+        2 => Just(Op::SendDuringReplay),
+    ]
+}
+
+struct Contiguous {
+    it: Sequencer<u64>,
+    newest: u64,
+    forgotten: u64,
+    front: u64,
+    open: bool,
+    fails: bool,
+    sends: bool,
+    joins: usize,
+}
+
+impl Contiguous {
+    fn join(&mut self) {
+        self.joins += 1;
+        self.it.joined();
+        if core::mem::take(&mut self.sends) {
+            self.newest += 1;
+            live(&mut self.it, self.newest);
+        }
+        if core::mem::take(&mut self.fails) {
+            return self.it.replay_failed();
+        }
+        let since = self.it.cursor().position().unwrap_or_default();
+        let first = since.max(self.forgotten) + 1;
+        replay(&mut self.it, first..=self.newest);
+        self.it.replay_ended();
+    }
+
+    fn take(&mut self) -> Result<(), TestCaseError> {
+        while let Some(step) = self.it.next_step() {
+            match step {
+                Message(position) => {
+                    let follows = position == self.front + 1;
+                    prop_assert!(follows || (self.open && position > self.front));
+                    (self.front, self.open) = (position, false);
+                }
+                SequencerStep::Gap(Gap { after, through }) => {
+                    prop_assert_eq!(after, Some(self.front));
+                    self.open = through.is_none();
+                    if let Some(through) = through {
+                        // Every message of the gap is forgotten.
+                        prop_assert!(through > self.front && through <= self.forgotten);
+                        self.front = through;
+                    }
+                }
+                CaughtUp => self.open = false,
+                Rejoin => {
+                    prop_assert!(self.joins < 200, "it joins again and again");
+                    self.join();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, op: Op) -> Result<(), TestCaseError> {
+        match op {
+            Op::Send => {
+                self.newest += 1;
+                live(&mut self.it, self.newest);
+            }
+            Op::Lose => self.newest += 1,
+            Op::Forget(kept) => {
+                self.forgotten = self.forgotten.max(self.newest.saturating_sub(kept));
+            }
+            Op::Interrupt => {
+                self.it.interrupted();
+                self.take()?;
+                self.join();
+            }
+            Op::Fail => self.fails = true,
+            Op::SendDuringReplay => self.sends = true,
+        }
+        self.take()
+    }
+}
+
+proptest! {
+    /// Each message comes once and in order, gaps are exactly what the server has forgotten, and the
+    /// consumer sees what is sent next, whatever happened before.
+    #[test]
+    fn contiguous_consumer_always_goes_on(ops in proptest::collection::vec(op(), 0..60)) {
+        let (it, newest) = (contiguous(5), 5);
+        let mut world = Contiguous {
+            it, newest, forgotten: 5, front: 5, open: false, fails: false, sends: false, joins: 0,
+        };
+        world.join();
+        for op in ops {
+            world.happen(op)?;
+        }
+        // A server that keeps nothing, and loses nothing from now on.
+        world.fails = false;
+        for _ in 0..3 {
+            world.happen(Op::Forget(0))?;
+            world.happen(Op::Send)?;
+        }
+        prop_assert_eq!(world.it.cursor(), Cursor::at(world.newest));
+        prop_assert!(world.joins <= 64, "{} joins", world.joins);
+    }
 }

@@ -3,6 +3,7 @@
 mod hostile;
 mod random;
 mod scripted;
+mod sequences;
 
 #[path = "../../support/in_order.rs"]
 mod in_order;

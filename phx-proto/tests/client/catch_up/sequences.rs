@@ -1,0 +1,155 @@
+//! Unusual sequences: handles that come and go during a replay, and positions at the ends of their range.
+
+use phx_proto::client::MailboxPolicy;
+
+use super::*;
+
+/// A handle with a smaller position is dropped between two parts of the replay.
+#[test]
+fn handle_dropped_during_replay_leaves_others_complete() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5)).contract(in_events())).messages();
+    let two = want(&client, catch_up(Cursor::at(3)).contract(in_events())).messages();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(3));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([4, 5, 6]));
+    let (two, seen) = taken(&script, two, 2);
+    assert_eq!(seen, ["4", "5"]);
+    drop(two);
+    live(&script, [8]);
+    script.push("orders", "missed", missed([7]));
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6, 7, 8]));
+    script.push("orders", "caught_up", json!({}));
+    let (one, seen) = taken(&script, one, 6);
+    assert_eq!(seen, ["6", "7", "interrupted", "resumed", "8", "caught up"]);
+    drop(idle(&script, one));
+}
+
+/// The largest positions, and a cursor that is beyond everything that the server has.
+#[test]
+fn largest_positions_are_ordered() {
+    const MAX: u64 = u64::MAX;
+    for contract in [Contract::in_response(), Contract::in_response().contiguous()] {
+        let script = Script::new();
+        let client = script.client(config());
+        let messages = want(&client, catch_up(Cursor::at(MAX - 3)).contract(contract)).messages();
+        let join = join_of(&script);
+        assert_eq!(since(&join), Some(MAX - 3));
+        script.reply(&join, "ok", missed([MAX - 2]));
+        live(&script, [MAX - 2, MAX - 1, MAX]);
+        let (messages, seen) = taken(&script, messages, 4);
+        let text = |back: u64| (MAX - back).to_string();
+        assert_eq!(seen, [text(2), "caught up".to_owned(), text(1), text(0)]);
+        script.disconnect();
+        let join = join_of(&script);
+        assert_eq!(since(&join), Some(MAX));
+        script.reply(&join, "ok", json!({"messages": [], "oldest": MAX, "newest": MAX}));
+        live(&script, [MAX]);
+        let (messages, seen) = taken(&script, messages, 3);
+        assert_eq!(seen, ["interrupted", "resumed", "caught up"]);
+        drop(idle(&script, messages));
+    }
+}
+
+/// Messages of the old instance and broadcasts between the two joins are dropped, because the replay of
+/// the second join brings them.
+#[test]
+fn handle_made_during_leave_sees_each_message_once() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([6]));
+    let (messages, seen) = taken(&script, messages, 2);
+    assert_eq!(seen, ["6", "caught up"]);
+    let cursor = messages.cursor().expect("it catches up");
+    drop(messages);
+    let leaving = script.spawn(orders.leave());
+    let leave = script.assert_leave("orders");
+    let again = want(&client, catch_up(cursor)).messages();
+    live(&script, [7]);
+    script.reply(&leave, "ok", json!({}));
+    script.finish(leaving);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(6));
+    live(&script, [8]);
+    script.reply(&join, "ok", missed([7, 8]));
+    live(&script, [8, 9]);
+    let (again, seen) = taken(&script, again, 4);
+    assert_eq!(seen, ["7", "8", "caught up", "9"]);
+    drop(idle(&script, again));
+}
+
+/// The last message of the replay is also the first of the messages that were held back, and the mailbox
+/// holds one message.
+#[test]
+fn held_copy_of_last_replayed_message_is_dropped() {
+    for policy in [MailboxPolicy::DropOldest, MailboxPolicy::DropNewest, MailboxPolicy::Rejoin] {
+        let script = Script::new();
+        let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+        let options = options(catch_up(Cursor::at(5)).contract(in_events())).mailbox(policy);
+        let orders = client.want_with("orders", json!({"user": 7}), options).expect("accepted");
+        let mut messages = orders.messages();
+        let join = join_of(&script);
+        script.reply(&join, "ok", json!({}));
+        let mut all = Vec::new();
+        let frames: [&dyn Fn(); 5] = [
+            &|| live(&script, [7]),
+            &|| script.push("orders", "missed", missed([6, 7])),
+            &|| script.push("orders", "caught_up", json!({"newest": 7})),
+            &|| live(&script, [7]),
+            &|| live(&script, [8]),
+        ];
+        for send in frames {
+            send();
+            settle(&script);
+            let (rest, seen) = drained(messages);
+            messages = rest;
+            all.extend(seen);
+        }
+        assert_eq!(all, ["6", "7", "caught up", "8"], "{policy:?}");
+        script.refute_join("orders");
+    }
+}
+
+/// A consumer of contiguous positions, and a server whose replay is always invalid.
+#[test]
+fn contiguous_consumer_goes_on_after_invalid_replays() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = Contract::in_response().contiguous();
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(contract)).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({"messages": [1]}));
+    live(&script, [9, 10]);
+    assert_eq!(taken(&script, messages, 3).1, ["gap 5..=?", "9", "10"]);
+    script.refute_join("orders");
+}
+
+/// A consumer of contiguous positions, and a server that keeps no message and names no position.
+#[test]
+fn contiguous_consumer_goes_on_without_replay() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = Contract::in_response().contiguous();
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(contract)).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, [9]);
+    let reading = take(&script, messages, 6);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", missed([]));
+    live(&script, [10]);
+    let (_, seen) = script.finish(reading);
+    let expected = ["caught up", "interrupted", "resumed", "gap 5..=9", "caught up", "10"];
+    assert_eq!(seen, expected);
+    script.refute_join("orders");
+}
