@@ -176,6 +176,9 @@ fn schedule_overflow_joins_again() {
                     }
                     ChannelEvent::Lagged(_) => {}
                     ChannelEvent::Closed(end) => panic!("{end:?}"),
+                    event @ (ChannelEvent::CaughtUp | ChannelEvent::GapRemains { .. }) => {
+                        panic!("no handle catches up: {event:?}")
+                    }
                 }
             }
         });
