@@ -295,8 +295,9 @@ fn random_operations_reach_every_event() {
         reconnect Refused, reconnect RemoteClose, reconnect TransportLost, \
         reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
         rejoin Rejected, rejoin Resync";
-    // Every signal occurs except warnings, which come from the configuration.
-    let signals = Signal::NAMES.iter().filter(|name| **name != "warning");
+    // Every signal occurs except warnings, which come from the configuration, and unrouted messages, which
+    // no operation asks for; the soak of random worlds does.
+    let signals = Signal::NAMES.iter().filter(|name| !["warning", "unrouted"].contains(*name));
     let mut missing: BTreeSet<&str> = WANTED.split(", ").chain(signals.copied()).collect();
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let strategy = strategy::run(200);
