@@ -15,7 +15,8 @@ pub(super) const CAUGHT_UP: &str = "caught_up";
 /// The most messages in one part of a replay.
 const PART: usize = 10;
 
-/// The rings of all topics. They outlive connections and restarts, like the tables of a database.
+/// The rings of all topics. They outlive connections and [`Server::kill_all`](super::Server::kill_all),
+/// like the tables of a database; a listener that restarts begins with a new server.
 #[derive(Debug)]
 pub(super) struct Rings {
     /// The most messages of one topic.
