@@ -408,7 +408,12 @@ proptest! {
         send_buffer in prop_oneof![Just(64_u64 << 10), 1_u64..4 << 20],
         uploads in prop::collection::vec((upload(), 0_u64..20_000), 1..12),
     ) {
-        let mut world = World::new(seed);
+        let mut server = phx_proto::testing::ServerConfig::default();
+        if interval == 0 {
+            // Without heartbeats the server would rightly close the idle connection after the uploads.
+            server = server.idle_timeout(secs(3_600));
+        }
+        let mut world = World::with_server(seed, server);
         let limits = phx_proto::websocket::Limits { fragment_bytes, ..Default::default() };
         world.latency(ms(0)..=ms(300)).carry_bytes(&limits);
         let config = config().heartbeat_interval(secs(interval)).queued_bytes_max(64 << 20);

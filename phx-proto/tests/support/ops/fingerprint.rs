@@ -21,7 +21,8 @@ impl World {
     ///
     /// The fingerprint is a hash of everything in a world, as `Debug` shows it: socket, checkers,
     /// clock and server. It leaves out the trace, which nothing reads, and what the setup decides.
-    /// `Debug` redacts payloads and parameters. The parameters of joins are constant if all joins of
+    /// `Debug` omits the topics that ended on the connection: no operation asks for unrouted messages.
+    /// It redacts payloads and parameters. The parameters of joins are constant if all joins of
     /// a run use the same ones. The payload of a push follows from its number, which is shown, if all
     /// pushes have the same kind and size.
     ///
