@@ -606,9 +606,9 @@ impl Channel {
     /// ([`JoinOptions::mailbox`]), so a flood of other events cannot fill it. On a handle of
     /// [`Client::join`](super::Client::join) or [`Client::want`](super::Client::want), before the
     /// first call of [`messages`](Self::messages), the stream begins with the messages that the
-    /// handle's first mailbox still holds. Messages that this mailbox has dropped are reported as `Lagged`, even
-    /// if they were other events. After that call, and on other handles, it begins when it is made
-    /// ([`Messages::starts_now`]). The call never waits.
+    /// handle's first mailbox still holds. Messages that this mailbox has dropped are reported as
+    /// `Lagged`, even if they were other events. After that call, and on other handles, it begins
+    /// when it is made ([`Messages::starts_now`]). The call never waits.
     ///
     /// ```
     /// # use phx_proto::client::{Channel, ChannelEvent};
@@ -659,8 +659,8 @@ impl Channel {
     /// The presences of the channel: a list, and a stream of its changes.
     ///
     /// The list starts from the state that the server sent after the last join. The client keeps
-    /// that state and up to 256 diffs or 1 MiB of them. If the client no longer has them, or no
-    /// handle existed when they arrived, the channel is joined again to get the state.
+    /// that state and the diffs after it, up to 256 messages and 1 MiB. If the client no longer has
+    /// them, or no handle existed when they arrived, the channel is joined again to get the state.
     ///
     /// ```
     /// # async fn example(room: phx_proto::client::Channel) {
@@ -947,8 +947,8 @@ impl JoinOptions {
     ///   again when the consumer has taken what it held. A consumer that stops reading therefore causes
     ///   no join. This holds for every policy but [`MailboxPolicy::Close`](super::MailboxPolicy::Close).
     ///   `Lagged` counts only messages without a position.
-    /// * Up to as many live messages and bytes as the mailbox may hold wait for the end of a replay in
-    ///   addition to those in the mailbox.
+    /// * During a replay, live messages are held back in addition to those in the mailbox, up to the
+    ///   bounds of the mailbox.
     /// * Further streams of the handle show replayed messages as the server sends them.
     ///
     /// Several handles of a topic may catch up, each from its own position. Their joins begin after the

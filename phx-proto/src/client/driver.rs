@@ -28,7 +28,7 @@
 //! | credential providers, functions of join parameters | the driver's | no |
 //! | the transport, the timer, the clock, dialling | the driver's | no |
 //! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |
-//! | drops of payloads, parameters, signals and messages that the application may own | the same as wakers | no |
+//! | drops of values that the application may own, such as payloads | the same as wakers | no |
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
 //! Five counts bound the work of one poll: frames read (including control frames and reads without
@@ -80,7 +80,7 @@ const fn room_for(batch: usize, capacity: usize) -> usize {
     if batch * 8 < capacity { 4 } else { capacity }
 }
 
-/// The number of rounds in one poll.
+/// The maximum number of rounds in one poll.
 const ROUNDS: u32 = 128;
 
 /// The number of frames by which a flood may postpone the expiry of deadlines.

@@ -18,8 +18,8 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The number of pushes without an outcome: unsent, without a reply, or about to be repeated. They ended with the
-    /// disconnect, each with its own outcome.
+    /// The number of pushes without an outcome: unsent, without a reply, or about to be repeated.
+    /// They ended with the disconnect, each with its own outcome.
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
     pub leaves: Vec<Topic>,
@@ -36,9 +36,10 @@ impl Unfinished {
 }
 
 impl Client {
-    /// Shuts down gracefully: waits until every push has its outcome, with its repeats, leaves every channel and
-    /// waits for the server to confirm, then [`disconnect`](Self::disconnect)s. The call takes at
-    /// most `grace` plus [`Config::close_timeout`](crate::Config::close_timeout).
+    /// Shuts down gracefully. First it waits until every push, with its repeats, has its outcome.
+    /// Then it leaves every channel and waits for the server to confirm. Then it
+    /// [`disconnect`](Self::disconnect)s. The call takes at most `grace` plus
+    /// [`Config::close_timeout`](crate::Config::close_timeout).
     ///
     /// While there is no connection it waits for one, as long as pushes are queued.
     ///

@@ -197,9 +197,9 @@ fn contiguous_hole_without_replay_is_a_gap() {
     assert_eq!(it.cursor(), Cursor::at(25));
 }
 
-/// A replay that brings the message after the hole decides the hole.
+/// If the next replay brings only the message after the hole, the hole is a gap.
 #[test]
-fn contiguous_hole_is_decided_once() {
+fn contiguous_hole_is_reported_once() {
     let mut it = contiguous(5);
     it.joined();
     it.replay_ended();
