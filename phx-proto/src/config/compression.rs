@@ -33,9 +33,9 @@ use super::ConfigError;
 /// `balanced`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Compression {
-    /// Received messages may refer to the last 2 to the power of this many bytes.
+    /// Received messages may refer to the last 2ⁿ bytes, where n is this number.
     pub(crate) receive_window_bits: u8,
-    /// Sent messages refer to the last 2 to the power of this many bytes.
+    /// Sent messages refer to the last 2ⁿ bytes, where n is this number.
     pub(crate) send_window_bits: u8,
     /// Whether received messages may refer to earlier ones.
     pub(crate) receive_takeover: bool,
@@ -79,9 +79,9 @@ impl Compression {
         Self::STRONGEST
     }
 
-    /// Sets the size of each window: a number of bits from 9 to 15, which means 2 to the power of this
-    /// many bytes. A message refers to repeated text within its window. The connection keeps one window
-    /// of received and one of sent messages, and the server may choose smaller ones.
+    /// Sets the size of each window as a number of bits, from 9 to 15: a window of n bits has 2ⁿ bytes. A
+    /// message refers to repeated text within its window. The connection keeps one window of received and
+    /// one of sent messages, and the server may choose smaller ones.
     ///
     /// # Errors
     ///

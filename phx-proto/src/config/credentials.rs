@@ -60,7 +60,8 @@ impl Credentials {
     /// # Errors
     ///
     /// [`ConfigError::Header`] if the name is not a token, if the value has a control character (CR and
-    /// LF would start another header), or if the upgrade itself sets the header.
+    /// LF would start another header) or whitespace at an end, if the upgrade itself sets the header, or
+    /// if the header announces a body.
     pub fn header(
         mut self,
         name: impl Into<String>,

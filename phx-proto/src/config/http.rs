@@ -12,7 +12,7 @@ pub(crate) fn header_problem(name: &str, value: &str) -> Option<&'static str> {
     }
     let lower = name.to_ascii_lowercase();
     if OWNED.contains(&lower.as_str()) || lower.starts_with(OWNED_PREFIX) {
-        return Some("the WebSocket upgrade sets it");
+        return Some("the application cannot set this header of the WebSocket upgrade");
     }
     if !is_value(value.as_bytes()) {
         return Some("the value contains a control character");

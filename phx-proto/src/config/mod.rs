@@ -1,7 +1,7 @@
 //! Configuration of one connection.
 //!
-//! A [`Config`] is built with consuming setters. Each setter refuses invalid values, so a configuration is
-//! always valid and is not checked again later. Its numbers and policies are [`Options`], which define the
+//! A [`Config`] is built with consuming setters. Each setter refuses invalid values, except that an address
+//! in credentials is checked when it is dialled. The numbers and policies are [`Options`], which define the
 //! defaults; the documentation of each setter explains when to change its value.
 
 pub(crate) mod auth_token;

@@ -188,9 +188,9 @@ pub struct Options {
 /// ```
 impl Default for Options {
     fn default() -> Self {
-        /// A Phoenix deploy closes with 1000 or 1012 (`wire/close_graceful_shutdown`), its `disconnect`
-        /// broadcast with 1001 (`wire/close_disconnect_by_id`), and 1013 is "try again later". All of
-        /// them reach many clients at once, so the retries are spread further.
+        /// A Phoenix deploy closes with 1000 or 1012 (`wire/close_graceful_shutdown`). A `disconnect`
+        /// broadcast of Phoenix closes with 1001 (`wire/close_disconnect_by_id`), and 1013 means "try again
+        /// later". Each of these codes may reach many clients at once, so the retries are spread further.
         const SPREAD: CloseRule = CloseRule::RetryWithin(DelayRange::from_millis(10, 2_000));
         let seconds = Duration::from_secs;
         // Every connection has the schedules and the rules, so the default ones are static and need no

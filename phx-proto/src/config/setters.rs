@@ -1,5 +1,5 @@
-//! The setters of [`Config`], one for every policy. `tests/socket/config_extremes.rs` tests their documented
-//! behaviour for zero and for the longest durations. The defaults are those of `Options::default`.
+//! The setters of [`Config`]. `tests/socket/config_extremes.rs` tests their documented behaviour for zero and
+//! for the longest durations. The defaults are those of `Options::default`.
 
 use core::num::NonZeroUsize;
 use core::time::Duration;

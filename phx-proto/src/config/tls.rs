@@ -94,7 +94,7 @@ impl Tls {
     /// use phx_proto::config::Tls;
     /// use phx_proto::rustls::crypto::{CryptoProvider, ring};
     ///
-    /// // The program's own provider, such as a FIPS module. Here it is ring with its first cipher suite alone.
+    /// // The program's own provider, such as a FIPS module. Here it is ring with one cipher suite.
     /// let provider = ring::default_provider();
     /// let cipher_suites = provider.cipher_suites[..1].to_vec();
     /// let provider = Arc::new(CryptoProvider { cipher_suites, ..provider });
