@@ -102,7 +102,7 @@
 //! * **Every interruption is visible.** A channel that may have missed messages gets
 //!   [`Signal::Interrupted`] and then [`Signal::Resumed`].
 //! * **Bounded.** Queues, timeouts and the parts of frames that error reports contain have limits.
-//!   The setters of [`Config`] document them.
+//!   [`manual::bounds`] lists the bounds, and the setters of [`Config`] document the timeouts.
 //! * **Invalid input is reported**, as [`Signal::ProtocolError`], and the connection stays open. A
 //!   panic is a bug in this crate.
 //! * **Secrets stay out of logs.** The text forms of [`Secret`](config::Secret), [`Uri`](config::Uri) and

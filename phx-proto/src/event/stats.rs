@@ -41,7 +41,7 @@ pub struct Stats {
     pub reconnects: BTreeMap<&'static str, u64>,
     /// Messages delivered, including unrouted ones.
     pub messages: u64,
-    /// Messages for a topic that is not wanted, or not joined at the moment.
+    /// Messages dropped because their topic was not wanted, or not joined at the moment.
     pub messages_not_joined: u64,
     /// Messages on topics that have no channel, received while
     /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) was off: no stream of
@@ -54,10 +54,10 @@ pub struct Stats {
     pub stale_inputs: u64,
     /// Replies for which no call was waiting: second replies, late replies, and replies to casts.
     pub late_replies: u64,
-    /// Messages that mailboxes dropped, and signals that streams of signals dropped. The drops of a mailbox
-    /// are added only when a stream reads that mailbox. A handle that joins has a first mailbox, which streams
-    /// of [`on`](crate::client::Channel::on) do not read; if the application uses only such streams, the
-    /// drops of that mailbox are never added. Without the driver, the number is 0.
+    /// Messages that mailboxes dropped, and signals that streams of signals dropped. The drops of a
+    /// mailbox are added only when a stream reads that mailbox. A handle that joins has a first mailbox,
+    /// which streams of [`on`](crate::client::Channel::on) do not read; if the application uses only such
+    /// streams, the drops of that mailbox are never added. Without the driver, the number is 0.
     pub mailbox_drops: u64,
     /// Frames that could not be decoded.
     pub protocol_errors: u64,
