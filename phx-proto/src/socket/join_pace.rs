@@ -13,12 +13,12 @@
 //! ```
 //!
 //! The machine counts the connections in a row that the peer ended within 2 s of a join. The first
-//! such connection changes nothing, because the loss of a killed server looks the same. A connection
+//! such connection changes nothing, because the end of a server that restarts looks the same. A connection
 //! without joins is ignored. A connection that ended in another way (by the client, without a close
-//! frame, or later than 2 s after the last join) resets the count. From the second counted connection
-//! on, joins are written at half the rate of the last burst, or at half the present rate if that is
-//! lower. A burst is a series of joins less than 2 s apart; its rate is the number of answered joins
-//! divided by the time from its first join to the end of the connection.
+//! frame, or later than 2 s after the last join) resets the count. After the second counted connection,
+//! and after each one while joins are paced, joins are written at half the rate of the last burst, or at
+//! half the present rate if that is lower. A burst is a series of joins less than 2 s apart; its rate is
+//! the number of answered joins divided by the time from its first join to the end of the connection.
 //!
 //! The pace is kept across connections. A `connect` that starts over resets it. Its deadline
 //! belongs to one connection.
@@ -31,8 +31,8 @@ use crate::time::{Time, nanos};
 const SOON: Duration = Duration::from_secs(2);
 
 /// The bounds of the time between two joins. When the time falls below the lower bound, pacing
-/// ends. The upper bound exists because a server that crashes repeatedly looks like one that limits
-/// joins, and a thousand channels should still be joined within minutes.
+/// ends. The upper bound exists because a server that closes connections for another reason may look
+/// like one that limits joins, and a thousand channels should still be joined within minutes.
 const SHORTEST: Duration = Duration::from_millis(1);
 const LONGEST: Duration = Duration::from_millis(250);
 

@@ -314,10 +314,9 @@ impl Socket {
     /// Turns the signal [`Signal::Unrouted`] on or off. It is off at first.
     ///
     /// An unrouted message is a message on a topic that has no channel: it is neither wanted nor being
-    /// left. It has no join_ref, and its event does not begin with `phx_`. A topic whose channel ended on
-    /// the present connection is not unrouted, because the server may still send broadcasts that belong
-    /// to the ended channel. The socket remembers the last 256 of these topics, or fewer if their names
-    /// have more than 16 KiB.
+    /// left. It has no join_ref, and its event does not begin with `phx_`. A message on a topic whose channel
+    /// ended on the present connection is not unrouted, because it may be a late broadcast of that channel.
+    /// The socket remembers the last 256 of these topics, or fewer if their names have more than 16 KiB.
     ///
     /// While the signal is off, these messages are dropped and counted in
     /// [`Stats::messages_unrouted`].

@@ -6,7 +6,7 @@
 //!         │ no
 //!         ▼
 //!   which wait?  open connection lost ─▶ first_retry_spread, or the close code's range,
-//!                                        at least the first step of reconnect_after
+//!                                        at least the floor of reconnect_after
 //!                refused (403, 404, …) ─▶ refused_after, own counter; a 404 where a connection
 //!                                        was open before: as anything else, for 2 min
 //!                a message too large, and the last connection ended by one too ─▶ refused_after,
@@ -36,9 +36,9 @@
 //!
 //! The short steps of `reconnect_after` are for a client that starts before its server. When a
 //! client loses an open connection, many other clients often lose theirs at the same time. Their
-//! first retries are spread over a second. If each client then made six more attempts within half a
-//! second, the load peak would return (`examples/storm`). So the short steps are skipped after such
-//! a loss.
+//! first retries are spread over `first_retry_spread`. If each client then made six more attempts
+//! within half a second, the load peak would return (`examples/storm`). So the short steps are skipped
+//! after such a loss.
 
 use core::time::Duration;
 

@@ -107,7 +107,7 @@ fn only_open_connection_is_live() {
 }
 
 #[test]
-fn connect_dials_or_begins_a_new_life() {
+fn connect_dials_or_starts_over() {
     for mut connection in [closed(), gave_up()] {
         let followed = connection.connect(secs(9), ATTEMPT);
         let Connect::StartOver(Some(attempt)) = followed else { panic!("{followed:?}") };

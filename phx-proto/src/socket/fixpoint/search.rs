@@ -18,8 +18,8 @@ use crate::time::nanos;
 /// The maximum number of states. A search that finds more fails.
 const STATES_MAX: usize = 5_000_000;
 
-/// One in this number of the states whose form is known already is compared with the first state of the
-/// same form.
+/// How often a state whose form is already known is compared with the first state of that form: once for
+/// this number of such states.
 const PAIRS: u64 = 499;
 
 /// The search tries inputs about an earlier connection in one of every sixteen states.

@@ -31,7 +31,7 @@ pub(crate) struct Held {
     /// flight.
     calls: BTreeMap<u64, Place>,
     /// The heads that are casts, in the order of acceptance. They need not wait for answers: a cast is
-    /// written when no head that may be written is older.
+    /// written when it is the oldest of the heads that may be written.
     casts: BTreeMap<u64, Place>,
 }
 

@@ -55,7 +55,7 @@ impl Checks {
             use PendingReason::{NotWritable, Paced, Slot};
             let status = socket.channel_status(topic);
             let waits = matches!(status, ChannelStatus::Pending(NotWritable | Paced | Slot));
-            assert!(!waits, "{topic} is joined before: {sent:?}");
+            assert!(!waits, "{topic} must be joined first: {sent:?}");
         }
         seen.newest = Some((sent.msg_ref, world.now));
         if let Some(last) = self.last_join.replace(world.now) {
