@@ -296,7 +296,7 @@ impl Hand {
     fn joining(channels: usize) -> Self {
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a good URI");
         let config =
-            config.join_concurrency(channels).expect("more than none").queued_pushes_max(1_000_000);
+            config.join_concurrency(channels).expect("not zero").queued_pushes_max(1_000_000);
         let mut socket = Socket::new(config, 1, NOW);
         socket.connect(NOW);
         let id = socket.connection_id().expect("a dial");

@@ -80,8 +80,8 @@ impl Runtime for Own {
         Alarm { clock: self.clock.clone(), at: None }
     }
 
-    /// A real runtime boxes an `async` block that resolves, connects and upgrades. `Endpoint::connecting`
-    /// does the upgrade, also with bytes as its inputs and outputs.
+    /// A real runtime boxes an `async` block that resolves, connects and upgrades. For the upgrade it can
+    /// use `Endpoint::connecting`, which reads and writes bytes too.
     fn connect(&self, request: ConnectRequest, _: &Config) -> Self::Dial {
         let request = HttpRequest { path: request.uri.target(), ..HttpRequest::default() };
         let accepted = self.server.borrow_mut().connect(self.clock.now(), &request);
