@@ -47,7 +47,7 @@ fn flood_of_messages_starves_no_writes() {
 }
 
 /// One poll reads about 128 KiB of long frames, so that the consumers read them while they are in the
-/// processor's cache. The expiry of deadlines waits for as many long frames as short ones.
+/// processor's cache. Deadlines are handled after a number of frames, whether these are long or short.
 #[test]
 fn poll_reads_limited_bytes() {
     let mut bench = Bench::new(|config| config);

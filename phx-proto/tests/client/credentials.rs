@@ -91,7 +91,7 @@ fn provider_sees_why_the_last_attempt_failed() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// After a refusal, the answer `Unchanged` is final. At any other time the attempt continues.
+/// After a 401 or a 403, the answer `Unchanged` is final. At any other time the attempt continues.
 /// Reported in tinyhumansai/openhuman#2892.
 #[test]
 fn unchanged_is_final_after_refusal() {
@@ -105,7 +105,7 @@ fn unchanged_is_final_after_refusal() {
         ),
     ] {
         let mut bench = Bench::new(|config| setup(config, |_| Ok(Provided::Unchanged)).0);
-        assert_eq!(bench.client.status(), Status::Open, "unchanged at first means the configured");
+        assert_eq!(bench.client.status(), Status::Open, "with the configured credentials");
         bench.memory.world().failures.push_back(failure.clone());
         bench.cut();
         bench.advance(LONG);
@@ -245,7 +245,7 @@ fn provider_is_asked_on_every_path() {
             bench.settle();
         }),
         ("connect_now", |bench| {
-            bench.client.connect_now().expect("it is being kept");
+            bench.client.connect_now().expect("a connection is kept");
             bench.settle();
         }),
         ("clock jump", |bench| bench.advance(secs(600))),

@@ -95,7 +95,7 @@ fn bytes_behind_a_gap_extend_nothing() {
     let mut bench = probing();
     bench.advance(secs(2));
     read(&bench, 1_000);
-    // The driver was stopped for 7 s, and then finds no bytes.
+    // The driver was stopped for 7 s. It then reads these bytes, and finds no more.
     bench.advance(secs(7));
     assert_eq!(dies_after(&mut bench), 10 - 9);
 }

@@ -22,7 +22,7 @@ fn shutdown_waits_then_leaves_then_closes() {
     let mut shutdown = pin!(client.shutdown(GRACE));
     assert!(poll(shutdown.as_mut()).is_pending());
     bench.settle();
-    assert_eq!(bench.last_sent()[3], "ask", "no leave while a reply is out");
+    assert_eq!(bench.last_sent()[3], "ask", "no leave while a reply is pending");
 
     bench.reply("ok", json!({}));
     assert!(ready(push.as_mut()).is_ok());

@@ -187,7 +187,7 @@ fn stream_ends_with_driver() {
     let Bench { client, mut driver, memory } = bench;
     let weak = client.downgrade();
     drop(client);
-    assert!(weak.upgrade().is_none(), "the stream is no handle");
+    assert!(weak.upgrade().is_none(), "the stream is not a handle");
     let over = (0..4).any(|_| poll(driver.as_mut()).is_ready());
     assert!(over, "the connection closes");
     drop(driver);

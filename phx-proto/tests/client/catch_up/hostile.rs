@@ -128,7 +128,7 @@ fn mailbox_of_one_makes_progress() {
     assert_eq!(seen.iter().filter(|word| *word == "resumed").count(), 20, "{seen:?}");
 }
 
-/// The replay is larger than everything that may wait, and comes together with live messages.
+/// Replays in parts with live messages between them, for mailboxes of 2 to 64 messages.
 #[test]
 fn flood_during_replay_loses_nothing() {
     for (mailbox, part) in [(2, 1), (3, 7), (8, 3), (64, 5)] {

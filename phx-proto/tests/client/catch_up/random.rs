@@ -123,7 +123,7 @@ impl World {
         self.bench.memory.world().now
     }
 
-    /// Passes everything on but the frames of the server, which wait until they arrive.
+    /// Passes everything on except the frames of the server, which are kept for `arrive`.
     fn pump(&mut self) {
         for _ in 0..4 {
             self.bench.settle();

@@ -379,7 +379,7 @@ fn leave_removes_position() {
     drop(next.expect("it is accepted"));
 }
 
-/// The end of a replay that does not come is a gap without an end, and the live messages follow.
+/// If the end of a replay never comes, the consumer sees a gap without an end, and then the live messages.
 #[test]
 fn replay_without_end_times_out() {
     let script = Script::new();
@@ -403,7 +403,7 @@ fn replay_without_end_times_out() {
     assert_eq!(taken(&script, messages, 1).1, ["8"]);
 }
 
-/// A replay that has ended, and one whose join was lost, do not time out.
+/// A replay that has ended does not time out.
 #[test]
 fn finished_replay_does_not_time_out() {
     let script = Script::new();

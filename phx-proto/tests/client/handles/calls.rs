@@ -79,7 +79,7 @@ fn unwritable_request_is_not_sent() {
             &script,
             async move { orders.call::<Receipt>("buy", &BTreeMap::from([((1, 2), 3)])).await },
         );
-    let failed = failed.expect_err("its keys are no strings");
+    let failed = failed.expect_err("its keys are not strings");
     assert!(matches!(failed, CallFailed::Request(_)) && failed.is_safe_to_repeat(), "{failed}");
     script.refute_push("orders", "buy");
 }
@@ -373,7 +373,7 @@ fn past_topics_keep_no_waiters() {
     };
     wait_on(0..100);
     let info = measure(|| wait_on(100..200));
-    assert!(info.bytes_current < 1_000, "{} bytes for lines that are gone", info.bytes_current);
+    assert!(info.bytes_current < 1_000, "{} bytes for backlogs that are gone", info.bytes_current);
 }
 
 /// If the first waiter is dropped after it was woken, the next one is woken in its place.

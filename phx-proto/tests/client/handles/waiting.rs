@@ -167,8 +167,8 @@ fn join_without_deadline_outlasts_outage() {
     assert!(script.finish(patient).is_ok());
 }
 
-/// A second join of a topic can replace the function of the first. A disconnect ends a handle, and
-/// another handle can want the same topic after the next `connect`.
+/// A disconnect ends a handle. After the next `connect` another handle can want the same topic, and the
+/// ended one can no longer set its parameters.
 #[test]
 fn ended_handle_sets_no_join_params() {
     let script = Script::new();
@@ -186,6 +186,7 @@ fn ended_handle_sets_no_join_params() {
     assert_eq!(wanted.set_join_params(json!({"v": 4})), Ok(()));
 }
 
+/// A second join of a topic can replace the parameters of the first.
 #[test]
 fn join_replaces_params_when_asked_to() {
     let script = Script::new();
@@ -217,8 +218,8 @@ fn join_replaces_params_when_asked_to() {
     assert!(matches!(third, Err(JoinError::TooLarge { .. })), "{third:?}");
 }
 
-/// A function of join parameters may own a handle of its client. The handle takes the lock when it is
-/// dropped.
+/// A function of join parameters may own a value that calls the client when it is dropped. The call takes
+/// the lock.
 #[test]
 #[allow(clippy::disallowed_methods, reason = "a deadlock can be seen only from another thread")]
 fn replaced_function_is_dropped_outside_the_lock() {
