@@ -13,7 +13,7 @@ use phx_proto::service::{BusEvent, Subscription, Supervisor};
 use phx_proto::{Frame, JoinParams};
 use serde_json::json;
 
-/// A number of frames that is one batch, and fewer than a mailbox holds.
+/// The number of frames in a batch. A mailbox holds more.
 const BATCH: usize = 64;
 
 fn read(messages: &mut Messages) -> usize {

@@ -2,8 +2,8 @@
 //!
 //! A property test samples; this search is complete. Each world has an alphabet of at least twelve
 //! operations, the letters. All words of up to `DEPTH` letters are carried out, and every checker of
-//! `ops/checkers` runs after every letter. From every state that is not at full depth, a second run
-//! stops the faults: then every wanted topic must be joined and every push must get its outcome.
+//! `ops/checkers` runs after every letter. From every state with at least two letters left, a second
+//! run stops the faults: then every wanted topic must be joined and every push must get its outcome.
 //!
 //! Words with the same beginning share that part of the search, which goes depth first and clones the
 //! world at each letter. Words that lead to the same state share the rest: a state is not entered
@@ -234,8 +234,8 @@ impl Search {
         let letters = tiny.alphabet.len() as u64;
         let words: u64 = (1..=depth).map(|length| letters.pow(length)).sum();
         println!(
-            "{}: all {words} sequences of {letters} operations up to {depth} hold, by {} steps \
-             through {} states, {} of which were left to settle",
+            "{}: all {words} sequences of up to {depth} operations, out of {letters}, hold: {} steps, {} \
+             states, and a run without faults after {} of them",
             tiny.name,
             search.steps,
             search.seen.len(),
@@ -283,7 +283,7 @@ impl Drop for Search {
             let ops: Vec<Op> = self.word.iter().map(|at| self.tiny.alphabet[*at]).collect();
             eprintln!(
                 "broken by {ops:?}\nreproduce: PHX_WORD='{} {}' cargo test -p phx-proto \
-                 --test properties the_word -- --nocapture",
+                 --test properties exhaustive::word -- --nocapture",
                 self.tiny.name,
                 letters.join(" ")
             );

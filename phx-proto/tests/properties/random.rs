@@ -47,8 +47,7 @@ fn ran(setup: Setup, steps: &[Step]) -> World {
     world
 }
 
-/// A time that is longer than any wait: a push of three hours, after a `Retry-After` of an hour and a
-/// fifth.
+/// A time that is longer than any wait: a push of three hours, after a `Retry-After` of 72 minutes.
 const LONG: Duration = Duration::from_secs(5 * 3_600);
 
 fn peace() -> impl Strategy<Value = Peace> {
@@ -296,7 +295,7 @@ fn random_operations_reach_every_event() {
         reconnect WriteStalled, rejoin Crashed, rejoin JoinCrashed, rejoin JoinUnanswered, \
         rejoin Rejected, rejoin Resync";
     // Every signal occurs except warnings, which come from the configuration, and unrouted messages, which
-    // no operation asks for; the soak of random worlds does.
+    // no operation requests. The soak of random worlds requests them.
     let signals = Signal::NAMES.iter().filter(|name| !["warning", "unrouted"].contains(*name));
     let mut missing: BTreeSet<&str> = WANTED.split(", ").chain(signals.copied()).collect();
     let mut runner = proptest::test_runner::TestRunner::deterministic();

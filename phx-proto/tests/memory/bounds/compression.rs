@@ -66,7 +66,8 @@ fn histories_have_the_size_of_their_windows() {
         let mut server = Endpoint::server(&limits).compressed(&settings.reversed());
         let mut scratch = Scratch::new();
         let mut deliver = |from: &mut Endpoint, to: &mut Endpoint, number: u32| {
-            // Different words, because a client sends a message that would become too short as it is.
+            // The words differ, because a client sends a message uncompressed if a server could refuse the
+            // compressed one as a bomb.
             let words = (0..number % 60).map(|n| format!("{:x} and words, ", n * number));
             let text: String = words.collect();
             let mut bytes = BytesMut::new();

@@ -44,8 +44,8 @@ fn tiny_message_beside_a_huge_one() {
     row("mailbox: one tiny beside 32 MiB", 8 * MIB, tiny_beside(32 * MIB, 1));
 }
 
-/// A burst of small messages fills the default read buffer, which has doubled by then. The mailbox
-/// keeps one of them.
+/// The default read buffer has doubled to 32 KiB and is full of small messages. The mailbox keeps one of
+/// them.
 #[test]
 fn tiny_messages_in_read_buffers() {
     let (mut bench, room) = room(|config| config);
@@ -200,7 +200,7 @@ fn catching_up(bench: &mut Bench) -> Messages {
     ready(join.as_mut()).expect("joined").messages()
 }
 
-/// Live messages that wait for the end of a replay, and as many again in the mailbox.
+/// Live messages that are held back until the end of a replay, and the same number in the mailbox.
 #[test]
 fn messages_held_during_replay() {
     let mut bench = Bench::new(|config| config);
@@ -267,8 +267,8 @@ fn messages_are_not_copied_needlessly() {
     assert_eq!(slices(&mut bench, &mut messages, "null", 3), 12);
     assert!(slices(&mut bench, &mut messages, "null", 20) < 20);
     receive(&mut bench, one_buffer([&*large(9 * MIB)]));
-    assert_eq!(slices(&mut bench, &mut messages, "null", 1), 0, "one keeps more than the bound");
+    assert_eq!(slices(&mut bench, &mut messages, "null", 1), 0, "a slice may keep 9 MiB alive");
     rejoined(&mut bench, &json!({}));
     while poll(pin!(messages.next())).is_ready() {}
-    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800, "the read buffer is new");
+    assert_eq!(slices(&mut bench, &mut messages, "null", 200), 800, "a new, small read buffer");
 }

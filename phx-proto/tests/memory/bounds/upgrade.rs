@@ -16,7 +16,7 @@ fn machine() -> Upgrade {
     Upgrade::new(&request).expect("a legal request")
 }
 
-/// For heads of every shape, at most 16 KiB and 1,024 headers of a response's head are held.
+/// At most 16 KiB and 1,024 headers of a response's head are held, whatever its shape.
 #[test]
 fn endless_response_heads() {
     for (name, line) in [
