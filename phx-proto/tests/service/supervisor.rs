@@ -351,7 +351,7 @@ fn stop_closes_only_its_connection() {
         ["phoenix.connection.disconnected", "phoenix.connection.closed",]
     );
     fleet.advance(600 * SECOND);
-    assert_eq!(fleet.dials("a"), 1, "a permanent one too stays stopped");
+    assert_eq!(fleet.dials("a"), 1, "a permanent connection stays stopped too");
     assert_eq!(supervisor.list_connections(), ["b"]);
     assert_eq!(fleet.tasks(), 1);
 }
@@ -487,7 +487,7 @@ fn metrics_end_with_their_connection() {
     assert!(page.contains("phx_connections_opened_total{connection=\"a\"} 1\n"), "{page}");
 }
 
-/// The times in event ids are those of the clock.
+/// Event ids ascend across connections. The time of an event is that of the clock.
 #[test]
 fn event_ids_are_unique_and_sorted() {
     let fleet = Fleet::new();
@@ -531,7 +531,7 @@ fn connection_started_during_shutdown_does_not_leak() {
 
 /// If a runtime ends right after the start, no call hangs.
 #[test]
-fn keeper_dropped_unpolled_hangs_nothing() {
+fn keeper_dropped_unpolled_blocks_no_call() {
     for polls in [0, 1] {
         let fleet = Fleet::new();
         let supervisor = fleet.supervisor();

@@ -1,4 +1,4 @@
-//! Every row of the channel table, on virtual time: no socket, no sleep.
+//! The channel machine on virtual time, without a transport.
 
 use crate::hand::{Hand, config, config_v1, ms, secs};
 use phx_proto::event::{

@@ -1,4 +1,4 @@
-//! Every row of the connection table, on virtual time: no socket, no sleep.
+//! The connection machine on virtual time, without a transport.
 
 use std::time::Duration;
 
@@ -373,7 +373,7 @@ fn provider_error_backs_off() {
     assert!(matches!(hand.socket.status(), Status::GaveUp { .. }));
 }
 
-/// If the provider returns unchanged credentials after a refusal, the client gives up. At any other
+/// If the provider returns unchanged credentials after a 401 or a 403, the client gives up. At any other
 /// time it uses them.
 #[test]
 fn unchanged_credentials_are_final_after_refusal() {
@@ -684,7 +684,7 @@ fn repeated_message_too_large_waits_as_refused() {
     check(delay, 10, 1_500, "longer than any wait");
     again(&mut hand);
     let delay = too_large(&mut hand, secs(300));
-    check(delay, 2_500, 5_000, "and as long as that is not enough");
+    check(delay, 2_500, 5_000, "as long as the longest wait is not enough");
 }
 
 #[test]
@@ -947,7 +947,7 @@ fn status_404_elsewhere_is_refused() {
     ] {
         check(delay(other, None).unwrap(), 2_500, 5_000, other);
     }
-    assert_eq!(delay(same, Some(StatusRule::Stop)), None, "a rule of one's own holds");
+    assert_eq!(delay(same, Some(StatusRule::Stop)), None, "a configured rule holds");
     // No connection was ever open, so the path is wrong.
     let mut hand = Hand::new(config());
     hand.connect();

@@ -64,9 +64,8 @@ fn missed_heartbeat_aborts_and_reconnects() {
     assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }
 
-/// A heartbeat that cannot be written detects a peer that has stopped reading. Such a connection is
-/// half-open in the other direction. Reported in firezone/firezone#2916 and
-/// phoenixframework/phoenix#2123.
+/// A heartbeat that cannot be written detects a peer that has stopped reading: the direction to the
+/// peer is dead. Reported in firezone/firezone#2916 and phoenixframework/phoenix#2123.
 #[test]
 fn unwritten_heartbeat_detects_stalled_peer() {
     let mut hand = Hand::open(config());

@@ -1,4 +1,4 @@
-//! Heartbeats, probes and wake-ups across reconnects. The rows of the heartbeat's table are in
+//! Heartbeats, probes and wake-ups across reconnects. The tests of one connection's heartbeats are in
 //! `heartbeat.rs`.
 
 use crate::hand::{Hand, config, ms, secs};
@@ -142,7 +142,7 @@ fn owed_heartbeat_is_dropped_with_connection() {
     hand.lost();
     assert!(hand.socket.probe(hand.now).is_err());
     hand.drain();
-    assert_eq!(hand.sent.len(), 1, "the join of before");
+    assert_eq!(hand.sent.len(), 1, "only the join of the lost connection");
 }
 
 #[test]

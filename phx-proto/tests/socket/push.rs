@@ -1,4 +1,4 @@
-//! Every row of the push table, on virtual time: no socket, no sleep.
+//! Pushes on virtual time, without a transport.
 
 use crate::hand::{Hand, config, ms, secs};
 use phx_proto::event::{NotSentCause, PushErrorKind, QueueBound, UnknownCause};
@@ -356,7 +356,7 @@ fn full_queue_names_its_bound() {
 
 /// A configuration with this maximum number of calls in flight.
 fn in_flight(max: usize) -> Config {
-    config().pushes_in_flight_max(max).expect("more than none")
+    config().pushes_in_flight_max(max).expect("not zero")
 }
 
 /// The events of the frames written since the last call.

@@ -353,7 +353,7 @@ fn connect_while_closing_1009_changes_nothing() {
     assert_eq!(hand.reconnect_after().1, Cause::MessageTooLarge { limit: 100 });
     hand.until_dial();
     hand.opened();
-    assert_eq!(hand.count_sent("room:a", "phx_join"), 2, "what was wanted is wanted still");
+    assert_eq!(hand.count_sent("room:a", "phx_join"), 2, "the topic is still wanted");
 }
 
 /// A `disconnect` while the connection is closing with 1009 prevents the reconnect. A later `connect`

@@ -115,7 +115,7 @@ fn many_messages_arrive_over_slow_link() {
     assert_one_connection(&world, client);
 }
 
-/// A 1.2 MB push over 20 kB/s: a minute in which the server has nothing to send.
+/// Pushes that take one to eight minutes, in which the server has nothing to send.
 #[test]
 fn large_push_arrives_over_slow_link() {
     for (bytes, up) in [(1_200_000, 20_000), (1_200_000, 8_500), (4_000_000, 8_200)] {
@@ -127,7 +127,7 @@ fn large_push_arrives_over_slow_link() {
     }
 }
 
-/// A push that takes longer than `progress_max` delays several heartbeats.
+/// Forty pushes that take eight minutes together, and delay many heartbeats.
 #[test]
 fn many_pushes_arrive_over_slow_link() {
     let (mut world, client) = joined(config(), 0, 8_500);
@@ -443,8 +443,8 @@ proptest! {
         prop_assert_eq!(pushes.pushes_in_flight + pushes.queued_pushes, 0, "all have arrived");
     }
 
-    /// Any other link is declared dead no later than `heartbeat_timeout` plus `progress_max` after a
-    /// heartbeat fell due.
+    /// A link with a dead direction is declared dead no later than `heartbeat_timeout` plus `progress_max`
+    /// after a heartbeat fell due.
     #[test]
     fn dead_link_is_found_within_bound(
         seed in any::<u64>(),
@@ -495,8 +495,8 @@ fn beating() -> Hand {
     hand
 }
 
-/// The time until the connection is declared dead if nothing is answered and `before` is called
-/// first.
+/// The time until the connection is declared dead if nothing is answered. `before` is called before each
+/// deadline is handled.
 fn dies_after(hand: &mut Hand, mut before: impl FnMut(&mut Hand)) -> Duration {
     let from = hand.now;
     while hand.socket.status() == Status::Open {

@@ -204,10 +204,10 @@ fn head_over_the_limit_keeps_its_status() {
     assert_too_long(&format!("HTTP/1.1 503 No\r\nRetry-After: 7\r\nX: {fill}\r\n\r\n"), 503, 1);
     let room = 16 * 1024 - switching("X: \r\n").len();
     let full = switching(&format!("X: {}\r\n", "y".repeat(room)));
-    answer(&full).expect("as long a head as is allowed");
+    answer(&full).expect("a head of the maximum length");
     assert_too_long(&switching(&format!("X: {}\r\n", "y".repeat(room + 1))), 101, 4);
     let line = format!("HTTP/1.1 200 {fill}");
-    assert_eq!(answer(&line), Err(UpgradeError::HeadTooLarge), "no status line that is whole");
+    assert_eq!(answer(&line), Err(UpgradeError::HeadTooLarge), "the status line is incomplete");
     assert_eq!(outcome(line.as_bytes().chunks(1)), Err(UpgradeError::HeadTooLarge));
 }
 
