@@ -37,7 +37,7 @@ pub struct World {
     pub blocked: bool,
     pub flushes: u32,
     pub flushes_while_blocked: bool,
-    /// A client that every read of the clock calls, as the application's own clock may.
+    /// A client that is called at every read of the clock, because a runtime's clock may call its client.
     pub clock_calls: Option<Client>,
     /// The progress that the wire reports.
     pub moved: Progress,

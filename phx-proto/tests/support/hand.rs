@@ -278,7 +278,7 @@ impl Hand {
                 }
             }
         }
-        panic!("the socket never stops talking");
+        panic!("the socket emits actions without end");
     }
 
     pub fn forget(&mut self) {

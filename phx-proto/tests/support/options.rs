@@ -1,4 +1,4 @@
-//! A value for every option that is not the default.
+//! A value other than the default for every option.
 
 #![allow(unreachable_pub, reason = "each test file uses its part")]
 
@@ -6,7 +6,8 @@ use phx_proto::Options;
 use serde_json::{Value, json};
 
 /// Options whose values all differ from their defaults. New options are included without a change
-/// here. Without the features `websocket` and `deflate` there is only one transport and no compression.
+/// here. Without the features `websocket` and `deflate`, the transport and the compression keep their
+/// defaults.
 pub fn other_options() -> Options {
     let defaults = serde_json::to_value(Options::default()).expect("plain data");
     let mut others = defaults.clone();

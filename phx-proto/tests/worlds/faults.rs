@@ -174,7 +174,7 @@ fn push_during_outage_is_written_once() {
     let timed_out = PushOutcome::NotSent(NotSentCause::TimedOut);
     assert_eq!(outcome(&world, client, impatient), Some(timed_out));
     assert!(matches!(outcome(&world, client, patient), Some(PushOutcome::Reply(_))));
-    assert!(!world.trace().contains("{\"number\":1}"), "what was not sent was not sent");
+    assert!(!world.trace().contains("{\"number\":1}"), "it was never written");
 }
 
 #[test]

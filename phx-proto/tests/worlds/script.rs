@@ -93,7 +93,7 @@ fn virtual_hour_passes_at_once() {
     script.accept_connect();
     script.advance(Duration::from_secs(3_600));
     assert_eq!(client.stats().frames_out, 120, "a heartbeat every half minute");
-    assert_eq!(script.log().lines().count(), 3, "which the log sums up:\n{}", script.log());
+    assert_eq!(script.log().lines().count(), 3, "the log sums up heartbeats:\n{}", script.log());
     for code in [1000, 1012] {
         script.close(code);
         script.accept_connect();

@@ -11,7 +11,7 @@ use example::{DISASTERS, draw, storm};
 /// Enough clients for the shape of the curve. The example has 100,000.
 const CLIENTS: usize = 5_000;
 
-/// After its restart, a server meets at most a tenth of the dials that phoenix.js would make.
+/// The highest rate of dials is at most a tenth of the rate with phoenix.js.
 #[test]
 fn storm_is_a_tenth_of_phoenix_js() {
     let [deploy, takeover, outage] = DISASTERS.map(|disaster| storm(CLIENTS, disaster));

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 
 const LOSSES: u64 = 1_000;
 const WANTED: usize = 50;
-/// Two more than the wanted topics: another topic may be joined for a while and take a slot.
+/// Two more than the wanted topics, because other topics are joined for a while and take slots.
 const CHANNELS_MAX: usize = WANTED + 2;
 
 /// SplitMix64, a simple random number generator.

@@ -26,7 +26,7 @@ impl World {
     /// a run use the same ones. The payload of a push follows from its number, which is shown, if all
     /// pushes have the same kind and size.
     ///
-    /// Among a million worlds, the chance of any collision is one in thirty million.
+    /// Among a million worlds, the chance of any collision is one in 37 million.
     pub fn fingerprint(&self) -> u64 {
         let mut sink = Sink(DefaultHasher::new());
         let clock = (self.now, self.latest, self.dry, self.writable, self.timeouts_here);

@@ -81,8 +81,8 @@ pub enum Op {
     Closed(Conn, End),
     Writable(Conn, bool),
     /// The transport moved this many more KiB in each direction, and has flushed or not. The peer has
-    /// acknowledged `acknowledged` more of the written KiB. An unanswered ping follows after the same
-    /// number of further KiB.
+    /// acknowledged `acknowledged` more of the written KiB. The next ping, after the same number of
+    /// further KiB, is unanswered.
     Progress {
         conn: Conn,
         read: u8,

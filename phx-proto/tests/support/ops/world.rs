@@ -265,7 +265,7 @@ impl World {
                 return;
             }
         }
-        panic!("the socket never stops talking");
+        panic!("the socket emits actions without end");
     }
 
     /// Polls one action. Returns whether there was one.
@@ -309,7 +309,7 @@ impl World {
         while copy.poll_timeout().is_some_and(|it| it.kind == TimerKind::Actions) {
             let action = copy.poll_action(self.now).expect("an action waits");
             if let Some(pending) = self.pending.get(known) {
-                assert_eq!(action, *pending, "what is decided stays");
+                assert_eq!(action, *pending, "a decided action does not change");
             } else {
                 self.pending.push_back(action.clone());
                 self.decided(&action);

@@ -44,8 +44,8 @@ pub struct Made {
 
 /// Metas that a presence list may contain although the server has removed them, as the manual states in
 /// `manual::presence`: a diff for the previous instance arrived after the ok of a rejoin, and so is
-/// applied to the next state. The end of that instance, which the server reports after its diffs,
-/// proves that they were for it.
+/// applied to the next state. The server reports the end of that instance after its diffs, so this report
+/// shows which diffs were for that instance.
 #[derive(Debug, Default)]
 struct Ghosts {
     /// The `phx_ref`s of the arrivals since the last ok or the last state.

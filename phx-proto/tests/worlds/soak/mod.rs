@@ -1,7 +1,8 @@
 //! Random worlds. The invariants hold at every step, whatever fails. Once faults stop, every wanted
 //! channel is joined and every push ends within twenty minutes of virtual time.
 //!
-//! Every fourth world carries the bytes of WebSocket frames instead of whole frames.
+//! With the feature `websocket`, every fourth world carries the bytes of WebSocket frames instead of
+//! whole frames.
 //!
 //! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds. `PHX_WORLD_SEED=7` runs only
 //! the world of that seed, and prints its trace if it fails.
@@ -52,7 +53,7 @@ fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {
     run(seed, whole_trace).unwrap_or_else(|wrong| {
         panic!(
             "world {seed}: {wrong}\nto see it again: PHX_WORLD_SEED={seed} \
-             cargo test -p phx-proto --features testing --test worlds soak -- --nocapture"
+             cargo test -p phx-proto --features testing,websocket --test worlds soak -- --nocapture"
         )
     })
 }

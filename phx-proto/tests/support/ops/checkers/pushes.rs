@@ -252,7 +252,7 @@ impl Checker for Bounds {
         let sizes = at.socket.sizes();
         self.most_held = self.most_held.max(sizes.held_topics);
         if at.dry && at.writable {
-            assert_eq!(sizes.due_frames, 0, "what is in the lane can be written: {sizes:?}");
+            assert_eq!(sizes.due_frames, 0, "every frame in the lane can be written: {sizes:?}");
             let full = stats.pushes_in_flight == in_flight_max;
             assert!(full || sizes.held_topics == 0, "{sizes:?}");
         }
