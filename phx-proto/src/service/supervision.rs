@@ -15,7 +15,7 @@
 //!
 //! A connection reconnects by itself. This machine decides what follows when the connection has
 //! ended. A connection that used up its `max_retries` has *given up*. By default that is final,
-//! because a restart would defeat the limit. A crash is a panic in application code.
+//! because a restart would defeat the limit. A crash is a panic in application code or in a transport.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -85,7 +85,7 @@ pub enum Ending {
     Closed,
     /// The connection gave up: its retries are used up, or a refusal of the server was final.
     GaveUp,
-    /// Application code panicked in the connection's task.
+    /// Application code or a transport panicked in the connection's task.
     Crashed,
 }
 

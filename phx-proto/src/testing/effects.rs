@@ -303,7 +303,8 @@ impl Server {
         self.forget_channel(topic, channel.instance);
     }
 
-    /// Drops the held replies of a channel instance that has ended, and removes its presences.
+    /// Drops the held replies and the GraphQL subscriptions of a channel instance that has ended, and
+    /// removes its presences.
     pub(super) fn forget_channel(&mut self, topic: &str, instance: u64) {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.instance != Some(instance));

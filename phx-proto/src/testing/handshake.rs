@@ -1,8 +1,8 @@
 //! The upgrade handshake: path, origin, subprotocol, version and the connect callback.
 //!
-//! The checks have the same order as in Phoenix: the path (404), the origin (403), the token (500)
-//! and the subprotocol (403), `vsn` and the connect callback (403, 429, 500), and last, whether the
-//! request is a WebSocket upgrade (400).
+//! The checks have the same order as in Phoenix: the path (404), the query (400), the origin (403),
+//! the token (500) and the subprotocol (403), `vsn` and the connect callback (403, 429, 500), and
+//! last, whether the request is a WebSocket upgrade (400).
 
 use base64::Engine as _;
 use base64::alphabet;

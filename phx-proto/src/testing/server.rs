@@ -51,7 +51,8 @@ pub enum Output {
 ///
 /// Pass in connections, frames and the clock, and carry out outputs from
 /// [`poll_output`](Self::poll_output) until there are none. Inputs for an ended connection are
-/// ignored. Every input first runs the timers that are due.
+/// ignored. Every input first runs the timers that are due; only [`handle_bytes`](Self::handle_bytes)
+/// restarts the idle timeout before that.
 #[derive(Debug)]
 pub struct Server {
     pub(super) config: ServerConfig,

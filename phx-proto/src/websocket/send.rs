@@ -12,8 +12,8 @@
 //!
 //! When the bytes of a whole fragment went out since the last probe, in one message or in many, a ping
 //! goes before the next fragment or message. Its payload is the number of message bytes before it, so
-//! its pong proves that the peer has read them. These pongs show how much of an upload has reached the peer; a count of
-//! written bytes only shows what the buffers on the way have accepted.
+//! its pong proves that the peer has read them. These pongs show how much of an upload has reached the
+//! peer; a count of written bytes only shows what the buffers on the way have accepted.
 
 use core::{fmt, str};
 use std::collections::VecDeque;
