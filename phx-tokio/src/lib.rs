@@ -9,7 +9,7 @@
 //! let client = phx_tokio::connect(config).await?;
 //! let room = client.join("room:lobby", json!({"user": 7})).await?; // a refusal is the error
 //! let reply = room.push("new_msg", json!({"body": "hi"})).await?.ok()?; // waits for the reply
-//! room.cast("typing", json!({})).await?; // does not
+//! room.cast("typing", json!({})).await?; // does not wait for a reply
 //!
 //! let mut messages = room.messages();
 //! while let Some(event) = messages.next().await {

@@ -24,8 +24,8 @@ pub(crate) fn phx(args: &[&str]) -> Command {
     command
 }
 
-/// A loopback port without a listener, which no other process can get while the tests run. A port that
-/// is bound and released could be taken at once.
+/// A loopback port without a listener, which the system gives to no other process while the tests run. A
+/// port that is bound and released could be given to one at once.
 ///
 /// Its socket is bound and does not listen. With `SO_REUSEADDR`, Linux lets servers bind the same port
 /// any number of times, and never chooses it for a bind to port 0.

@@ -35,7 +35,7 @@ Exit codes:
   7  fewer messages than --count arrived within the time of --for";
 
 const DEMO: &str = "\
-The demo uses loopback sockets on a free port and takes a few seconds.
+The demo uses loopback sockets on a free port and takes about a second.
 
 Examples:
   phx demo

@@ -24,7 +24,7 @@ pub(crate) enum Failed {
     Unreachable(String),
     /// The server answered the upgrade with an HTTP status.
     Refused(String),
-    /// A join was rejected.
+    /// A join was rejected, or not answered in time.
     Rejected(String),
     /// A push failed.
     Push(String),

@@ -40,7 +40,7 @@ impl Record {
         Ok((record, if payloads { recorder.with_payloads() } else { recorder }))
     }
 
-    /// Prints where the recording is, or returns the error that ended it early.
+    /// Returns the error that ended the recording early, if there was one.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
         let path = self.path.display();

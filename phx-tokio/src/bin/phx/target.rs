@@ -271,7 +271,7 @@ impl Connected {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Prints where the recording is, or returns the error that ended it early.
+    /// Returns the error that ended the recording early, if there was one.
     pub(crate) fn recorded(&self) -> Result<(), Failed> {
         self.record.as_ref().map_or(Ok(()), Record::finish)
     }

@@ -7,9 +7,9 @@
 //!   metrics: reports
 //! ```
 //!
-//! If the output is not read, only the printer waits. The subscription and the queue of reports are
-//! bounded: when they are full, events are dropped and counted, and an event with the count follows
-//! as soon as there is space.
+//! If the output is not read, only the printer and the results of orders wait. The subscription and the
+//! queue of reports are bounded: when they are full, other events are dropped and counted, and an event
+//! with the count follows as soon as there is space.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
