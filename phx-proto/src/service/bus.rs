@@ -192,6 +192,9 @@ impl Bus {
         // released.
         let mut dropped = Vec::new();
         let mut state = self.publisher.state.lock();
+        if state.closed {
+            return 0;
+        }
         for id in &matched.0 {
             if let Some(queue) = state.queues.get_mut(id) {
                 queue.push(Arc::clone(&routed), &mut dropped);

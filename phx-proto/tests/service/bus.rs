@@ -116,6 +116,19 @@ fn closed_bus_ends_subscriptions_after_backlog() {
     assert_eq!(next(&mut subscription), Poll::Ready(None));
 }
 
+/// A consumer that counts what is left after a close must come to an end, whatever a producer does.
+#[test]
+fn closed_bus_delivers_no_later_event() {
+    let bus = Bus::new();
+    let mut subscription = subscribe(&bus, "**");
+    assert_eq!(bus.publish(small("before")), 1);
+    bus.close();
+    assert_eq!(bus.publish(small("after")), 0);
+    assert!(matches!(next(&mut subscription), Poll::Ready(Some(BusEvent::Event(_)))));
+    assert_eq!(next(&mut subscription), Poll::Ready(None));
+    assert_eq!(next(&mut subscribe(&bus, "**")), Poll::Ready(None));
+}
+
 #[test]
 fn dropped_subscription_costs_nothing() {
     let bus = Bus::new();
