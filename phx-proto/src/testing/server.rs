@@ -512,6 +512,7 @@ impl Server {
         if let Some(held) = &mut self.held {
             held.retain(|reply| reply.peer != peer);
         }
+        self.subscriptions.retain(|(_, of, _)| *of != peer);
         for (topic, channel) in socket.channels {
             self.leave_presence(&topic, channel.instance);
         }
@@ -519,6 +520,7 @@ impl Server {
 
     fn end_all(&mut self, code: impl Fn(&Socket) -> Option<u16>) {
         self.awake.clear();
+        self.subscriptions.clear();
         // No client is left to receive the pending diffs.
         self.diffs.clear();
         self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));

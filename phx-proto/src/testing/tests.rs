@@ -210,6 +210,25 @@ fn overdue_timeout_precedes_late_frame() {
 }
 
 #[test]
+fn graphql_subscription_ends_with_its_connection() {
+    let mut server = Server::new(ServerConfig::default());
+    let ends: [fn(&mut Server, PeerId); 3] = [
+        |server, peer| server.handle_eof(at(1), peer),
+        |server, peer| server.handle_close(at(1), peer, Some(1000)),
+        |server, _| server.kill_all(),
+    ];
+    for end in ends {
+        let peer = joined(&mut server, "__absinthe__:control");
+        let query = json!({"query": "subscription { postAdded { id } }"});
+        let frame = json!(["1", "2", "__absinthe__:control", "doc", query]).to_string();
+        server.handle_frame(at(0), peer, &text(&frame));
+        assert_eq!(server.subscriptions().len(), 1);
+        end(&mut server, peer);
+        assert_eq!(server.subscriptions(), [""; 0]);
+    }
+}
+
+#[test]
 fn truncated_binary_frame_closes_socket() {
     let whole = b"\x00\x01\x01\x06\x0412room:aecho\xff";
     for len in 0..whole.len() {
