@@ -462,6 +462,24 @@ fn incomplete_recording_fails_the_command() {
     assert_fails(&run(&push), 1, "/dev/full: the recording is incomplete");
 }
 
+/// The failure of the command decides the exit code, and the failure of the recording is printed
+/// all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn connection_failure_hides_no_incomplete_recording() {
+    // Nothing listens on the port of the first; the second accepts, and answers nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("ws://{}/socket/websocket", silent.local_addr().unwrap());
+    for url in ["ws://127.0.0.1:1/", &silent] {
+        let record = ["--record", "/dev/full", "--timeout", "1s"];
+        let output = run(&[&["push", url, "room:lobby", "echo", "{}"], &record[..]].concat());
+        let lines = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{lines}");
+        assert!(lines.contains("/dev/full: the recording is incomplete"), "{lines}");
+        assert!(lines.contains(url), "{lines}");
+    }
+}
+
 #[test]
 fn piped_output_has_no_colour() {
     for args in [&["demo"][..], &["push", "http://x/", "t", "e", "{}"]] {

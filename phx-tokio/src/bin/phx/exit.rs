@@ -110,6 +110,23 @@ impl fmt::Display for Failed {
     }
 }
 
+/// The result of a command that writes a recording. If both failed, the failure of the recording is
+/// printed here, and the failure of the command decides the exit code.
+pub(crate) fn with_recording<T>(
+    done: Result<T, Failed>,
+    recorded: Result<(), Failed>,
+) -> Result<T, Failed> {
+    match (done, recorded) {
+        (Ok(value), recorded) => recorded.map(|()| value),
+        (Err(failed), recorded) => {
+            if let Err(incomplete) = recorded {
+                log::failure(&incomplete.to_string());
+            }
+            Err(failed)
+        }
+    }
+}
+
 /// The error for a channel whose stream of events has ended.
 pub(crate) fn ended(topic: &str, end: &StreamEnd) -> Failed {
     match end {

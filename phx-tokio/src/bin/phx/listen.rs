@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use crate::exit::{self, Failed};
+use crate::exit::{self, Failed, with_recording};
 use crate::output::{Members, Output, json_of};
 use crate::signals::{Request, Stop};
 use crate::stage::{Stage, reached};
@@ -137,16 +137,16 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         lost += ended.map_or(0, |(lost, _)| lost);
     }
     let lost = lost + output.writer().unwritten();
-    let recorded = connected.recorded();
-    match output.writer().gone() {
+    let written = match output.writer().gone() {
         // The reader closed the output on purpose, so unwritten lines are not an error.
-        Some(gone) => output_gone(gone)?,
-        None => Output::lost(lost)?,
-    }
-    if at_once {
-        return Err(Failed::Local("a second signal forced the exit".to_owned()));
-    }
-    done.and(recorded)
+        Some(gone) => output_gone(gone),
+        None => Output::lost(lost),
+    };
+    let in_time = match at_once {
+        true => Err(Failed::Local("a second signal forced the exit".to_owned())),
+        false => done,
+    };
+    with_recording(written.and(in_time), connected.recorded())
 }
 
 impl Listen {

@@ -7,7 +7,7 @@ use phx_tokio::event::PushOptions;
 use phx_tokio::{Channel, Payload};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::exit::{Failed, reason};
+use crate::exit::{Failed, reason, with_recording};
 use crate::output::{Output, json_of};
 use crate::source;
 use crate::target::{Connected, Target};
@@ -128,8 +128,7 @@ impl Push {
         };
         let done = done.await;
         connected.client.disconnect().await;
-        let recorded = connected.recorded();
-        done.and(recorded)
+        with_recording(done, connected.recorded())
     }
 
     /// Repeats the work as requested, and stops at the first failure.

@@ -12,7 +12,7 @@ use phx_tokio::config::{Secret, TlsFiles};
 use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Tls};
 use serde_json::value::{RawValue, to_raw_value};
 
-use crate::exit::Failed;
+use crate::exit::{Failed, with_recording};
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::{duration, source};
@@ -124,38 +124,32 @@ impl Target {
                 (setup.record(recorder), Some(record))
             }
         };
+        let url = self.url_without_query();
         let connecting = phx_tokio::connect(setup);
         let connected = match until {
-            None => connecting.await,
-            Some(until) => match tokio::time::timeout_at(until.into(), connecting).await {
-                Ok(connected) => connected,
-                Err(_) => {
-                    let timeout = duration::shown(self.timeout.unwrap_or_default());
-                    let url = self.url_without_query();
-                    return Err(Failed::Unreachable(format!(
-                        "{url}: not connected within {timeout}"
-                    )));
-                }
-            },
+            None => Ok(connecting.await),
+            Some(until) => tokio::time::timeout_at(until.into(), connecting).await,
         };
-        match connected {
-            Ok(client) => {
-                let progress = Progress::start(&client, self.url_without_query(), self.quiet);
-                Ok(Connected {
+        let failed = match connected {
+            Ok(Ok(client)) => {
+                let progress = Progress::start(&client, url, self.quiet);
+                return Ok(Connected {
                     client,
                     params,
                     timeout: self.timeout,
                     until,
                     record,
                     _progress: progress,
-                })
+                });
             }
-            Err(error) => {
-                let recorded = record.map_or(Ok(()), |record| record.finish());
-                let failed = Failed::connection(self.url_without_query(), &error.cause);
-                recorded.and(Err(failed))
+            Ok(Err(error)) => Failed::connection(url, &error.cause),
+            Err(_) => {
+                let timeout = duration::shown(self.timeout.unwrap_or_default());
+                Failed::Unreachable(format!("{url}: not connected within {timeout}"))
             }
-        }
+        };
+        let recorded = record.map_or(Ok(()), |record| record.finish());
+        with_recording(Err(failed), recorded)
     }
 
     /// The query may contain a token.
