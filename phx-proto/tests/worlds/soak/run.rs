@@ -145,11 +145,12 @@ impl Soak {
         let mut world = World::with_server(seed, server);
         let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
         world.latency(ms(latency.0)..=ms(latency.1));
-        #[cfg(feature = "websocket")]
         if seed % 4 == 0 {
-            // Fragments of all sizes, and often none.
-            let fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
-            world.carry_bytes(&Limits { fragment_bytes, ..Limits::default() });
+            // Fragments of all sizes, and often none. The number is drawn without the feature too, so
+            // that a seed gives the same world.
+            let _fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
+            #[cfg(feature = "websocket")]
+            world.carry_bytes(&Limits { fragment_bytes: _fragment_bytes, ..Limits::default() });
         }
         let mut soak = Self {
             world,
