@@ -54,8 +54,9 @@ impl Credentials {
     /// The default `User-Agent` is `phx/` and the version of this crate, because some firewalls refuse
     /// requests without one. An empty value removes the header.
     ///
-    /// Phoenix passes only headers whose name starts with `x-` to the application
-    /// (`wire/push_whoami_headers`). Other headers are visible only to proxies on the way.
+    /// Phoenix passes headers whose names start with `x-` to the application if the server's
+    /// `connect_info` contains `:x_headers` (`wire/push_whoami_headers`). Most other headers, such as
+    /// `Authorization`, are visible only to proxies on the way.
     ///
     /// # Errors
     ///

@@ -43,9 +43,9 @@ pub struct Stats {
     pub messages: u64,
     /// Messages dropped because their topic was not wanted, or not joined at the moment.
     pub messages_not_joined: u64,
-    /// Messages on topics that have no channel, received while
-    /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) was off: no stream of
-    /// `Client::unrouted` existed. They count in `messages_not_joined` too.
+    /// Unrouted messages that were dropped because
+    /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) was off. With the driver, it is off
+    /// while no stream of `Client::unrouted` exists. They count in `messages_not_joined` too.
     pub messages_unrouted: u64,
     /// Frames of an earlier instance of a channel. An ordinary leave adds one: the `phx_close` that
     /// follows the reply.

@@ -14,8 +14,9 @@
 //! ```
 //!
 //! A connection reconnects by itself. This machine decides what follows when the connection has
-//! ended. A connection that used up its `max_retries` has *given up*. By default that is final,
-//! because a restart would defeat the limit. A crash is a panic in application code or in a transport.
+//! ended. A connection has *given up* if it used up its `max_retries`, or if a failure had a final
+//! cause. By default it is then not restarted, because a restart would defeat the limit. A crash is a
+//! panic in application code or in a transport.
 
 use core::time::Duration;
 use std::collections::VecDeque;
@@ -83,7 +84,7 @@ impl Default for RestartPolicy {
 pub enum Ending {
     /// The connection was closed on request.
     Closed,
-    /// The connection gave up: its retries are used up, or a refusal of the server was final.
+    /// The connection gave up: its retries are used up, or the cause of a failure was final.
     GaveUp,
     /// Application code or a transport panicked in the connection's task.
     Crashed,

@@ -9,7 +9,7 @@
 //!      ▲                                                             that was answered
 //!      │                                                               │ ▲ │
 //!      │                        every join answered, and 2 s passed    │ │ │ closed in the same way:
-//!      └── faster than one a millisecond ◀── half as fast again ◀──────┘ └─┘ half of that rate
+//!      └── faster than one a millisecond ◀── 1.5 times the rate ◀──────┘ └─┘ half of that rate
 //! ```
 //!
 //! The machine counts the connections in a row that the peer ended within 2 s of a join. The first

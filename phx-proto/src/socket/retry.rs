@@ -21,9 +21,9 @@
 //!   Retry { delay, attempt, may_skip }
 //! ```
 //!
-//! The attempt counter is reset only when the lost connection had been open for `stable_after`, so
-//! a server that accepts and drops connections is not flooded with attempts. Each decision makes
-//! one random draw.
+//! A loss resets the attempt counter only if the connection had been open for `stable_after`, so a
+//! server that accepts and drops connections is not flooded with attempts. Each delay takes one
+//! random draw.
 //!
 //! During a deploy, a router that has no server answers 404. If a connection to the address was
 //! open before, the path is right, so for the first two minutes a 404 counts as a deploy.

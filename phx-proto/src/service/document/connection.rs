@@ -31,8 +31,8 @@ pub(super) struct Connection {
     connect_to: Option<Target>,
     /// The version of the wire format.
     vsn: Option<Vsn>,
-    /// Headers of the upgrade request. Phoenix passes only those that start with x- to the
-    /// application.
+    /// Headers of the upgrade request. Phoenix passes those that start with x- to the application,
+    /// and few others.
     headers: Pairs,
     /// Parameters of the socket.
     params: Pairs,

@@ -12,7 +12,7 @@
 //! Each held group is represented by its head, its first unwritten push; the others follow it in
 //! the group. So the frames of a channel keep their order, casts of other channels are not blocked,
 //! and each reply costs one search among the held groups. Heartbeats, joins and leaves are never
-//! held. (A leave ends the calls of its channel that might have to wait.)
+//! held. (A leave ends the pushes of its channel that might have to wait.)
 //!
 //! The held groups belong to one connection.
 

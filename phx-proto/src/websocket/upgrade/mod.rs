@@ -84,9 +84,9 @@ pub struct UpgradeRequest<'a> {
     pub host: &'a str,
     /// The path and the query, percent-encoded: `/socket/websocket?vsn=2.0.0`.
     pub target: &'a str,
-    /// Additional headers, sent in this order after the machine's own. Phoenix passes only headers
-    /// that begin with `x-` on to the socket. `Host`, `Connection`, `Upgrade`, `Sec-WebSocket-*`
-    /// and headers that announce a body are refused.
+    /// Additional headers, sent in this order after the machine's own. Phoenix passes those that
+    /// begin with `x-` on to the socket, and few others. `Host`, `Connection`, `Upgrade`,
+    /// `Sec-WebSocket-*` and headers that announce a body are refused.
     pub headers: &'a [(String, String)],
     /// The subprotocols to offer, in order of preference; empty for none. An auth token is offered
     /// as `phoenix` and [`auth_token_subprotocol`](crate::config::auth_token_subprotocol).

@@ -130,8 +130,8 @@ impl Checks {
                 let late = until.is_some_and(|until| until <= world.now);
                 assert!(*outcome != LeaveOutcome::TimedOut || late, "{signal:?}: {until:?}");
                 seen.leave = None;
-                // A leave that timed out is still written, and so is the leave of an earlier instance.
-                // So only an answered leave removes its instance.
+                // A leave may be written after it has timed out, because the server still holds the
+                // instance. So only an answered leave removes its instance.
                 if *outcome == LeaveOutcome::Acked {
                     self.instances.retain(|join_ref, _| Some(*join_ref) != newest);
                 }
