@@ -47,8 +47,8 @@ fn message_reaches_consumer_without_allocation() {
     };
     batch(); // the queues get their capacity
     let counts: Vec<u64> = (0..8).map(|_| batch()).collect();
-    // The capacity for a batch is released when no more messages come. It grows again in a few steps,
-    // whatever the number of messages.
+    // The capacity for a batch is released when no more messages come. It grows again by doubling, in far
+    // fewer steps than there are messages.
     assert!(counts.iter().all(|count| *count <= 8), "{counts:?} for {BATCH} messages each");
 }
 

@@ -52,8 +52,8 @@ fn listed(presence: &Presence) -> Vec<String> {
         .collect()
 }
 
-/// A diff before the state is applied to the state when that arrives. It is not lost, and is not
-/// mistaken for the whole list. Reported in phoenixframework/phoenix#2255 and
+/// A diff that arrives before the state is held back, and applied when the state arrives. It is not
+/// lost, and is not mistaken for the whole list. Reported in phoenixframework/phoenix#2255 and
 /// phoenixframework/phoenix#3475.
 /// Protocol: PRES-1, PRES-2, PRES-4.
 #[test]

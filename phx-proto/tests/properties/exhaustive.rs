@@ -2,15 +2,16 @@
 //!
 //! A property test samples; this search is complete. Each world has an alphabet of at least twelve
 //! operations, the letters. All words of up to `DEPTH` letters are carried out, and every checker of
-//! `ops/checkers` runs after every letter. From every state with at least two letters left, a second
-//! run stops the faults: then every wanted topic must be joined and every push must get its outcome.
+//! `ops/checkers` runs after every letter. From every state that is first reached with at least two
+//! letters left, a second run stops the faults: then every wanted topic must be joined and every push
+//! must get its outcome.
 //!
 //! Words with the same beginning share that part of the search, which goes depth first and clones the
 //! world at each letter. Words that lead to the same state share the rest: a state is not entered
 //! again if its future was already searched to at least the remaining depth. Two states are the same
 //! if their [fingerprints](crate::ops::world::World::fingerprint) are equal. A fingerprint covers
-//! every field of socket, checkers, server and clock, so equal states have equal futures, and no word
-//! is lost.
+//! everything in socket, checkers, server and clock on which the future depends, so equal states have
+//! equal futures, and no word is lost.
 //!
 //! `PHX_DEPTH=8 cargo test -p phx-proto --test properties exhaustive` searches deeper. A failure
 //! prints the word and the command that carries out that word alone.

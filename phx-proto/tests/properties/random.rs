@@ -104,7 +104,7 @@ proptest! {
     ) {
         let here = ran(setup, &steps);
         let there = ran(Setup { origin: setup.origin + shift, ..setup }, &steps);
-        // The times of a trace are relative to the origin.
+        // The times of a trace are relative to the start of the run.
         prop_assert_eq!(&here.trace, &there.trace);
         let (mut here, there) = (here.socket.stats(), there.socket.stats());
         here.last_frame_at = here.last_frame_at.map(|at| at + Duration::from_nanos(shift));

@@ -79,7 +79,7 @@ fn names_are_unique_until_connection_ends() {
 
 /// Topics that were joined by hand are rejoined, and the other connections are not affected.
 #[test]
-fn loss_and_crash_affect_one_connection() {
+fn loss_affects_one_connection() {
     let fleet = Fleet::new();
     let supervisor = fleet.supervisor();
     for name in ["a", "b"] {
@@ -442,7 +442,7 @@ fn dropped_supervisor_closes_its_connections() {
     assert_eq!(fleet.tasks(), 0);
 }
 
-/// In every state, the status agrees with the events.
+/// `connection_status` reports every state of a connection.
 #[test]
 fn status_answers_in_every_state() {
     let fleet = Fleet::new();

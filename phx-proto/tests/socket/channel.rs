@@ -226,7 +226,7 @@ fn phx_close_of_current_instance_is_final() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Closed);
 }
 
-/// `phx_close`, `phx_error` and replies of another instance change nothing.
+/// `phx_close` and `phx_error` of another instance are counted as stale and change nothing else.
 #[test]
 fn frames_of_another_instance_are_stale() {
     let mut hand = Hand::joined(config());
@@ -635,7 +635,7 @@ fn leave_of_unknown_topic_is_an_error() {
     assert!(hand.socket.leave(hand.now, "room:a").is_err());
 }
 
-/// The pushes that were accepted before a leave are written before it.
+/// A push that waits only for the transport is written before a leave that was requested after it.
 /// Protocol: LEAVE-6.
 #[test]
 fn leave_is_last_frame_of_its_channel() {

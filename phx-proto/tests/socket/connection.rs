@@ -339,8 +339,8 @@ fn status_404_hints_at_websocket_path() {
     assert!(Cause::Refused(refusal).to_string().contains("/websocket"));
 }
 
-/// `Retry-After` has two forms: seconds and an HTTP date. The delay that it asks for is used up to a
-/// maximum. Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
+/// `Retry-After` has two forms: seconds and an HTTP date. The delay is obeyed up to a maximum.
+/// Reported in phoenixframework/phoenix#4045 and phoenixframework/phoenix#5942.
 /// Protocol: CONN-15.
 #[test]
 fn retry_after_is_obeyed_up_to_maximum() {
@@ -674,7 +674,8 @@ fn repeated_message_too_large_waits_as_refused() {
     hand.drain();
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
     again(&mut hand);
-    // Any other cause in between resets the count, and so does a connection that lasted.
+    // Any other cause in between resets the count, and so does a connection that lasted longer than the
+    // longest wait.
     hand.lost();
     again(&mut hand);
     let delay = too_large(&mut hand, secs(15));

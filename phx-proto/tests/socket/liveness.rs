@@ -19,7 +19,7 @@ fn outstanding_heartbeat_ends_with_its_connection() {
     hand.opened();
     hand.answer_join("room:a");
     hand.forget();
-    // The heartbeat's deadline passes, and its reply would prove nothing either.
+    // The deadline of the old heartbeat has no effect, and its reply proves nothing.
     hand.advance(secs(5));
     assert_eq!(hand.socket.status(), Status::Open);
     let ok = json!({"status": "ok", "response": {}});
@@ -48,7 +48,7 @@ fn deadlines_end_with_their_connection() {
     let mut hand = Hand::joined(config().heartbeat_interval(secs(0)));
     hand.writable(false);
     hand.lost();
-    assert_eq!(hand.socket.sizes().deadlines, 1, "nor that of a write stall");
+    assert_eq!(hand.socket.sizes().deadlines, 1, "no deadline of a write stall");
 }
 
 /// The cause is the missed heartbeat, even if the transport reports a close code afterwards. Reported

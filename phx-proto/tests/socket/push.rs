@@ -279,8 +279,8 @@ fn queue(
     })
 }
 
-/// The event names of twenty pushes with 4 MiB each count as 80 MiB. The payloads alone are forty
-/// bytes.
+/// The event names count too: twenty pushes with names of 4 MiB would take 80 MiB, although their
+/// payloads are forty bytes together.
 #[test]
 fn event_names_count_in_queued_bytes() {
     let mut hand = Hand::new(config());
@@ -381,8 +381,7 @@ fn push_to(hand: &mut Hand, topic: &str, event: &str, options: PushOptions) -> P
     id
 }
 
-/// Answers the oldest frame that was written since the last call, and returns the events written
-/// after that.
+/// Answers the frame with this ref, and returns the events of the frames written since the last call.
 fn answered(hand: &mut Hand, topic: &str, msg_ref: &str) -> Vec<String> {
     let reply = json!({"status": "ok", "response": {}});
     hand.receive(&json!([null, msg_ref, topic, "phx_reply", reply]));

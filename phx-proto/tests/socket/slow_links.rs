@@ -179,7 +179,7 @@ fn write_stall_waits_for_acknowledged_bytes() {
 }
 
 /// The operating system accepts megabytes for a server that no longer reads them. Once the server has
-/// acknowledged bytes, those do not extend a deadline.
+/// acknowledged bytes, bytes after the oldest unanswered ping do not extend a deadline.
 #[cfg(feature = "websocket")]
 #[test]
 fn swallowed_upload_is_detected_like_idle_link() {
@@ -517,7 +517,7 @@ fn trickle_extends_dead_connection_by_bytes() {
         let died = dies_after(&mut beating(), |hand| report(hand, bytes, 0, true));
         assert_eq!(died, secs(10) + bought, "{bytes}");
     }
-    // Pings that never stop arriving add one second for each second.
+    // Pings that never stop arriving add two seconds for each second, up to `progress_max`.
     let mut hand = beating();
     let from = hand.now;
     let died = dies_after(&mut hand, |hand| {

@@ -183,7 +183,7 @@ impl Bench {
         bench
     }
 
-    /// Polls the driver until it makes no progress. Returns whether it has completed.
+    /// Polls the driver up to four times. Returns whether it has completed.
     pub fn settle(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         (0..4).any(|_| self.driver.as_mut().poll(&mut cx).is_ready())

@@ -42,7 +42,7 @@ pub struct Sent {
     pub payload: Value,
 }
 
-/// A socket, its clock, and its actions since the last `forget`.
+/// A socket, its clock, its frames, and its signals and other actions since the last `forget`.
 pub struct Hand {
     pub socket: Socket,
     pub now: Time,
@@ -342,8 +342,8 @@ fn parse(at: Time, frame: &Frame) -> Sent {
     Sent { at, join_ref, msg_ref, topic, event, payload }
 }
 
-/// A client's binary push has kind 0 and a ref (`wire/binary_echo`). Its payload becomes what the
-/// tests passed: a JSON array of the bytes.
+/// A client's binary push has kind 0 and a ref (`wire/binary_echo`). Its payload is returned as a JSON
+/// array of the bytes.
 fn parse_binary(at: Time, frame: &Frame) -> Sent {
     let [0, join_ref, msg_ref, topic, event, rest @ ..] = frame.as_bytes() else {
         panic!("a push: {frame:?}")

@@ -68,7 +68,8 @@ fn frames_behind_the_head_are_kept() {
     assert_eq!(&upgraded.leftover[..], b"\x81\x02hi\x81");
 }
 
-/// Header names and values match in any case. A value may be one of several tokens.
+/// Header names and the values of `Upgrade` and `Connection` match in any case. `Connection` may have
+/// several tokens.
 #[test]
 fn headers_match_in_any_case() {
     let accept = accept_key(KEY);
@@ -499,7 +500,7 @@ proptest! {
     }
 }
 
-/// Every kind of answer, cut at every byte.
+/// Four kinds of answers, cut at every byte.
 #[test]
 fn every_single_cut_gives_same_outcome() {
     for answer in [

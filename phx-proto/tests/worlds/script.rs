@@ -38,7 +38,7 @@ fn polite_on(script: &Script, config: Config) -> Running<Result<String, JoinFail
     script.spawn(polite(script.client(config)))
 }
 
-/// Uses every verb of a script once.
+/// A join, a push, a leave and a disconnect, in both versions of the protocol.
 #[test]
 fn verbs_observe_an_ordinary_session() {
     for config in

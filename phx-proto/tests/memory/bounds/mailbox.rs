@@ -163,8 +163,8 @@ fn responses_of_rejoins() {
     row("mailbox: a response of 1 MiB per gap", 8 * MIB, bytes);
 }
 
-/// Small messages in large read buffers, with a policy that ends the mailbox or drops the newest
-/// messages.
+/// Messages with long event names beside larger messages in a read buffer, with a policy that ends the
+/// mailbox or drops the newest messages.
 #[test]
 fn other_policies() {
     for policy in [MailboxPolicy::DropNewest, MailboxPolicy::Close] {

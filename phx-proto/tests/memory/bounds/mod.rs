@@ -51,8 +51,8 @@ fn held<T>(work: impl FnOnce() -> T) -> u64 {
     u64::try_from(info.bytes_current).unwrap_or_default()
 }
 
-/// The peak of the bytes held during `work`. The tests use it for values that are dropped as a whole
-/// when they reach their bound.
+/// The peak of the bytes held during `work`, for values that do not outlive it. Most of them are dropped
+/// as a whole when they reach their bound.
 fn peak<T>(work: impl FnOnce() -> T) -> u64 {
     measure(|| drop(work())).bytes_max
 }

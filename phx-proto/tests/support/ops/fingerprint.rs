@@ -20,11 +20,11 @@ impl World {
     /// Two worlds with the same setup have the same fingerprint only if they have the same future.
     ///
     /// The fingerprint is a hash of everything in a world, as `Debug` shows it: socket, checkers,
-    /// clock and server. It leaves out the trace, which nothing reads, and what the setup decides.
+    /// clock and server. It leaves out the trace, which no checker reads, and what the setup decides.
     /// `Debug` omits the topics that ended on the connection: no operation asks for unrouted messages.
     /// It redacts payloads and parameters. The parameters of joins are constant if all joins of
     /// a run use the same ones. The payload of a push follows from its number, which is shown, if all
-    /// pushes have the same kind and size.
+    /// pushes have the same size and are all JSON or all binary.
     ///
     /// Among a million worlds, the chance of any collision is one in 37 million.
     pub fn fingerprint(&self) -> u64 {

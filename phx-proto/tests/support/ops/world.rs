@@ -77,7 +77,7 @@ pub enum Called {
         id: PushId,
         taken: bool,
     },
-    /// An attempt succeeded. Here and in the variants below, the socket ignores a stale input.
+    /// An attempt succeeded. If `stale` is set, here and below, the socket ignores the input.
     Opened {
         id: ConnectionId,
         stale: bool,
@@ -104,7 +104,7 @@ pub enum Called {
     Other,
 }
 
-/// One line of the trace. Times are relative to the origin of the clock.
+/// One line of the trace. Times are relative to the start of the run.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Entry {
     Called(Called),

@@ -313,7 +313,7 @@ impl Checks {
                     seen.last_broadcast = number;
                 }
             }
-            // The server sends no other event on topics that have no channel.
+            // The server sends only `data` on topics that have no channel.
             Signal::Unrouted { topic, event, .. }
                 if **event != *"data" || self.ended.contains(&**topic) =>
             {

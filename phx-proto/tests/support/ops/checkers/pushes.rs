@@ -16,12 +16,13 @@ use crate::ops::world::Called;
 pub struct OneOutcome {
     open: BTreeMap<PushId, Accepted>,
     by_number: BTreeMap<u64, PushId>,
-    /// The ref that the last call replied to, if it was a reply. The next two fields are for a
-    /// cancellation and a timeout.
+    /// The ref of the push that the last call replied to, until that push ends. The next two fields are
+    /// for a cancellation and a timeout.
     replied: Option<u64>,
     cancelled: Option<PushId>,
     timeout: bool,
-    /// Topics that ended in the last call: none of their pushes may end after them.
+    /// Topics that ended in the last call: none of their pushes may end after them, except casts that
+    /// are written before the leave.
     ended: BTreeSet<String>,
 }
 
@@ -234,7 +235,7 @@ impl Checker for Order {
     }
 }
 
-/// Queued pushes and calls in flight are bounded, by count and by bytes.
+/// Queued pushes are bounded by count and by bytes, and calls in flight by count.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
     /// The largest number of channels with a call that waited for the reply to another call.
