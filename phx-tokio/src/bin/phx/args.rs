@@ -43,7 +43,7 @@ Examples:
 Exit codes: 0 success; 1 a step failed.";
 
 const SERVE: &str = "\
-Any client can join topics that start with room:. The event `echo` is answered
+Clients can join topics that start with room:. The event `echo` is answered
 with its payload, and `shout` is broadcast to the topic. While the server runs,
 type help for a list of commands that act on its clients. On a terminal, it
 prints which clients connect and join.

@@ -22,7 +22,7 @@ pub(crate) enum Failed {
     File(Vec<String>),
     /// The connection could not be opened, or it was lost and is not retried.
     Unreachable(String),
-    /// The server answered the upgrade with an HTTP status.
+    /// The server refused the upgrade with an HTTP status.
     Refused(String),
     /// A join was rejected, or not answered in time.
     Rejected(String),

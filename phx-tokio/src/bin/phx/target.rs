@@ -81,7 +81,7 @@ pub(crate) struct Target {
     #[arg(long)]
     allow_insecure: bool,
 
-    /// Fail if the command is not done within this time, such as 10s
+    /// Time limit to connect, join and push, such as 10s
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub(crate) timeout: Option<Duration>,
     /// Do not print retries and their causes, only the failure
@@ -104,7 +104,7 @@ pub(crate) struct Connected {
     pub(crate) client: Client,
     params: JoinParams,
     timeout: Option<Duration>,
-    /// The deadline of the whole command.
+    /// The deadline to connect, join and push.
     until: Option<Instant>,
     record: Option<Record>,
     /// Reports retries until it is dropped.

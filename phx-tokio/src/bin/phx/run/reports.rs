@@ -162,7 +162,7 @@ impl Printer {
     }
 
     /// Writes an event, and waits for space in the queue until the shutdown reaches the stage
-    /// `Count`. Otherwise the error is the number of lost events.
+    /// `Count`. If the event was not written, the error is the number of lost events.
     async fn write(
         &mut self,
         event: CloudEvent,
