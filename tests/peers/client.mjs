@@ -29,7 +29,7 @@ async function ask(name, rest = {}) {
   return JSON.parse(value).answer
 }
 
-// Advances the server's clock to a time from `now`, plus `later`.
+// Advances the server's clock to `later` ms after the time `now`.
 const reach = (now, later) => ask("reach", { at: now + later })
 
 // Waiting.
