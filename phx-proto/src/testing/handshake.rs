@@ -1,8 +1,8 @@
 //! The upgrade handshake: path, origin, subprotocol, version and the connect callback.
 //!
-//! The checks have the same order as in Phoenix: the path (404), the query (400), the origin (403),
-//! the token (500) and the subprotocol (403), `vsn` and the connect callback (403, 429, 500), and
-//! last, whether the request is a WebSocket upgrade (400).
+//! The checks have the same order as in Phoenix: the path (404), the method (400), the query (400),
+//! the origin (403), the token (500) and the subprotocol (403), `vsn` and the connect callback (403,
+//! 429, 500), and last, whether the headers are those of a WebSocket upgrade (400).
 
 use base64::Engine as _;
 use base64::alphabet;
@@ -115,6 +115,10 @@ pub(super) fn admit(
     if !path.split('/').filter(|part| !part.is_empty()).eq(["socket", "websocket"]) {
         return Err(HttpRefusal::new(404, "Not Found"));
     }
+    // No recording shows this: Phoenix 1.8.12, `websocket.ex` (`call/2`).
+    if !matches!(request.method.as_str(), "" | "GET") {
+        return Err(HttpRefusal::new(400, ""));
+    }
     let params = parse_query(query).ok_or_else(|| HttpRefusal::error_page(400, "Bad Request"))?;
     if field(request, "origin").is_some_and(|origin| !origin_allowed(origin)) {
         return Err(HttpRefusal::new(403, ""));
@@ -153,11 +157,8 @@ fn field<'a>(request: &'a HttpRequest, name: &str) -> Option<&'a str> {
     request.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, v)| v.as_str())
 }
 
-/// The reason why a request is not an upgrade, as the body of the response.
+/// The reason why the headers are not those of an upgrade, as the body of the response.
 fn upgrade_problem(request: &HttpRequest) -> Option<String> {
-    if !matches!(request.method.as_str(), "" | "GET") {
-        return Some(format!("HTTP method {} unsupported", request.method));
-    }
     let http = ["host", "connection", "upgrade", "sec-websocket-key", "sec-websocket-version"];
     if http.iter().all(|name| field(request, name).is_none()) {
         return None;

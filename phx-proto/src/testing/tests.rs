@@ -61,10 +61,10 @@ fn scripted_refusal_is_used_once() {
 #[test]
 fn http_request_must_be_allowed_upgrade() {
     let mut server = Server::new(ServerConfig::default());
-    let mut answer = |method: &str, headers: &[(&str, &str)]| {
+    let mut answer = |headers: &[(&str, &str)]| {
         let headers = headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let path = "/socket/websocket?vsn=2.0.0".into();
-        let request = HttpRequest { method: method.to_owned(), path, headers };
+        let request = HttpRequest { method: "GET".into(), path, headers };
         match server.connect(at(0), &request) {
             Ok(_) => (101, String::new()),
             Err(refusal) => (refusal.status, refusal.body),
@@ -75,22 +75,44 @@ fn http_request_must_be_allowed_upgrade() {
     let version = ("Sec-WebSocket-Version", "13");
     let key = ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==");
     let whole = [&upgrade[..], &[version, key]].concat();
-    assert_eq!(answer("GET", &whole).0, 101);
-    assert_eq!(answer("GET", &[("Origin", "https://localhost:4000")]).0, 101);
-    assert_eq!(answer("GET", &[("Origin", "https://evil.example")]).0, 403);
+    assert_eq!(answer(&whole).0, 101);
+    assert_eq!(answer(&[("Origin", "https://localhost:4000")]).0, 101);
+    assert_eq!(answer(&[("Origin", "https://evil.example")]).0, 403);
     // A request that is not a valid upgrade is refused with 400. The body names a problem.
-    for (method, headers, problem) in [
-        ("GET", &[("Host", "localhost")][..], "'upgrade' header must contain 'websocket'"),
-        ("GET", &[&upgrade[..], &[version]].concat(), "'sec-websocket-key' header is absent"),
-        ("GET", &[&upgrade[..], &[version, ("sec-websocket-key", "")]].concat(), "is absent"),
-        ("GET", &[&upgrade[..], &[key]].concat(), "'sec-websocket-version' header must contain"),
-        ("GET", &[version, key, ("Upgrade", "websocket")], "'connection' header must contain"),
-        ("POST", &whole, "HTTP method POST unsupported"),
-        ("POST", &[], "HTTP method POST unsupported"),
+    for (headers, problem) in [
+        (&[("Host", "localhost")][..], "'upgrade' header must contain 'websocket'"),
+        (&[&upgrade[..], &[version]].concat(), "'sec-websocket-key' header is absent"),
+        (&[&upgrade[..], &[version, ("sec-websocket-key", "")]].concat(), "is absent"),
+        (&[&upgrade[..], &[key]].concat(), "'sec-websocket-version' header must contain"),
+        (&[version, key, ("Upgrade", "websocket")], "'connection' header must contain"),
     ] {
-        let (status, body) = answer(method, headers);
-        assert_eq!(status, 400, "{method} {headers:?}");
+        let (status, body) = answer(headers);
+        assert_eq!(status, 400, "{headers:?}");
         assert!(body.contains(problem), "{body}");
+    }
+}
+
+/// Only the path is checked before the method. Any method other than GET is refused with 400 and an
+/// empty body. Phoenix 1.7.24, 1.8.9 and 1.8.12, `websocket.ex` (`call/2`). Protocol: CONN-14.
+#[test]
+fn method_is_checked_after_path_only() {
+    let mut server =
+        Server::new(ServerConfig { token: Some("t".into()), ..ServerConfig::default() });
+    for (method, path, status) in [
+        ("POST", "/socket/websocket?vsn=2.0.0&token=t", 400),
+        ("HEAD", "/socket/websocket?vsn=2.0.0&token=t", 400),
+        // A GET would be refused with 403: the origin, `vsn`, the connect callback and the token.
+        ("POST", "/socket/websocket?vsn=3.0.0&reject=rate", 400),
+        ("POST", "/socket/websocket?%zz", 400),
+        ("POST", "/socket", 404),
+    ] {
+        let headers = vec![("Origin".to_owned(), "https://evil.example".to_owned())];
+        let request = HttpRequest { method: method.into(), path: path.into(), headers };
+        let refusal = server.connect(at(0), &request).unwrap_err();
+        assert_eq!(refusal.status, status, "{method} {path}");
+        if status == 400 {
+            assert_eq!(refusal, HttpRefusal::new(400, ""), "{method} {path}");
+        }
     }
 }
 
