@@ -31,8 +31,8 @@
 //! A message that is too large is often the reply to a join, so the server sends it again after
 //! each reconnect, at a cost of up to `max_message_bytes` of traffic. So the waits grow with the
 //! number of such losses in a row. Over a slow link, receiving the message can take longer than
-//! `stable_after`. So the count is reset only by a connection that was open for longer than the
-//! longest of these waits.
+//! `stable_after`, so that time does not reset the count. A loss for another reason resets it, and
+//! so does a connection that was open for longer than the longest of these waits.
 //!
 //! The short steps of `reconnect_after` are for a client that starts before its server. When a
 //! client loses an open connection, many other clients often lose theirs at the same time. Their

@@ -10,10 +10,10 @@
 //!
 //! Write until [`poll_write`](Upgrade::poll_write) is empty, then read until
 //! [`handle_read`](Upgrade::handle_read) returns an outcome. The outcome does not depend on how the
-//! bytes are cut into reads. A machine may be dropped at any point. It has no clock. If the
-//! caller's deadline passes while the body of a refusal is incomplete, [`Upgrade::pending_refusal`]
-//! returns the refusal. Send no frame before `Done`, because such frames are usually lost
-//! (`wire/handshake_pipelined_frame`).
+//! bytes are cut into reads, except for the length of the excerpt in [`UpgradeError::NotHttp`]. A
+//! machine may be dropped at any point. It has no clock. If the caller's deadline passes while the
+//! body of a refusal is incomplete, [`Upgrade::pending_refusal`] returns the refusal. Send no frame
+//! before `Done`, because such frames are usually lost (`wire/handshake_pipelined_frame`).
 //!
 //! tungstenite's own client handshake is not used, because it rejects a response that selects no
 //! subprotocol when one was offered. Phoenix 1.7 responds like that whenever an auth token is
