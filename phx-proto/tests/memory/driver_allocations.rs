@@ -116,7 +116,7 @@ fn hostile_message_costs_little() {
 
         let mut events = subscribe(supervisor.bus(), "**");
         let routed = allocation_counter::measure(|| fleet.sends("a", frame.clone()));
-        // The frame itself is a third copy.
+        // At the peak, there are at most two copies besides the frame itself.
         assert!(routed.bytes_max <= 2 * len, "{shape}: {routed:?} of {len}");
         let kept = u64::try_from(routed.bytes_current).expect("an event is kept");
         assert!(kept < len + 16_384, "{shape}: {kept} of {len}");

@@ -528,7 +528,7 @@ fn trickle_extends_dead_connection_by_bytes() {
 }
 
 #[test]
-fn bytes_before_heartbeat_extend_nothing() {
+fn bytes_read_before_heartbeat_extend_nothing() {
     let mut hand = Hand::joined(config());
     report(&mut hand, 1 << 30, 0, true);
     hand.socket.probe(hand.now).unwrap();
@@ -537,7 +537,7 @@ fn bytes_before_heartbeat_extend_nothing() {
 }
 
 #[test]
-fn bytes_ahead_of_heartbeat_extend_deadline() {
+fn bytes_written_before_heartbeat_extend_deadline() {
     let mut hand = Hand::joined(config());
     report(&mut hand, 0, 81_920, true);
     hand.socket.probe(hand.now).unwrap();
