@@ -113,8 +113,9 @@ impl Reports {
 }
 
 impl Printer {
-    /// Prints until the bus is closed and no reporter is left, until the output fails, or until the
-    /// shutdown reaches the stage `Count`. Returns the number of events that could not be printed.
+    /// Prints until the bus is closed and no reporter is left, or until the output fails. From the
+    /// stage `Drain` of the shutdown on, it also ends when nothing is left to print, and from the
+    /// stage `Count` on, it ends at once. Returns the number of events that could not be printed.
     pub(super) async fn print(mut self, mut stages: watch::Receiver<Stage>) -> u64 {
         let (mut bus_open, mut reports_open) = (true, true);
         while bus_open || reports_open {
