@@ -128,7 +128,8 @@
 //! | `deflate` | compression of WebSocket messages: permessage-deflate; includes `websocket` |
 //! | `service` | connections documents, the router to CloudEvents, restart decisions, metrics; with `driver`, the supervisor and the bus |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a connections document |
-//! | `tls` | `Tls`: the certificates that `wss://` trusts, and the crypto provider, by default ring |
+//! | `ring` | the crypto provider ring as the default for `tls`; includes `tls` |
+//! | `tls` | `Tls`: the certificates that `wss://` trusts, and the crypto provider |
 //! | `tls-native-roots` | `Roots::native`: the root certificates of the operating system |
 //! | `tracing` | events of the driver for the `tracing` crate |
 //! | `testing` | a pure Phoenix-like server and simulated worlds, which your tests can use; with `driver`, a scripted server for programs that use the handles |

@@ -69,7 +69,8 @@
 //!
 //! | feature | adds |
 //! | --- | --- |
-//! | `tls` (default) | `wss://`, over rustls, with ring and Mozilla's roots unless [`Config::tls`] sets others |
+//! | `ring` (default) | `wss://` with the crypto provider ring; includes `tls` |
+//! | `tls` | `wss://`, over rustls, with Mozilla's roots unless [`Config::tls`] sets others; without `ring`, the program brings its own crypto provider |
 //! | `tls-native-roots` | [`Roots::native`]: the certificate authorities of the operating system |
 //! | `service` (default) | module [`service`]: connections from a document, the [supervisor], the router and the bus, metrics |
 //! | `schema` | `Connections::json_schema`: the JSON Schema of a document of connections |

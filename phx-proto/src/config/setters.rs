@@ -753,8 +753,12 @@ fn not_zero(key: &'static str, number: usize) -> Result<NonZeroUsize, ConfigErro
 #[cfg(feature = "tls")]
 impl Config {
     /// The TLS configuration set with [`tls`](Self::tls), or the default.
-    #[must_use]
-    pub fn tls_in_use(&self) -> &crate::config::tls::Tls {
-        self.tls.as_ref().unwrap_or_else(|| crate::config::tls::Tls::standard())
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError::NoProvider`](crate::config::TlsError::NoProvider) if there is no crypto provider for the
+    /// default.
+    pub fn tls_in_use(&self) -> Result<&crate::config::tls::Tls, crate::config::TlsError> {
+        self.tls.as_ref().map_or_else(|| crate::config::tls::Tls::standard(), Ok)
     }
 }

@@ -80,7 +80,8 @@ impl Contents {
 }
 
 impl Tls {
-    /// Creates a configuration that trusts these roots and has no client certificate.
+    /// Creates a configuration that trusts these roots, has no client certificate, and uses ring.
+    #[cfg(feature = "ring")]
     #[must_use]
     pub fn new(roots: Roots) -> Self {
         Self::without_identity(builder(&Crypto::ring(), &roots).expect(RING), roots)
@@ -88,7 +89,12 @@ impl Tls {
 
     /// Starts a configuration with another crypto provider than ring.
     ///
+    /// Without the feature `ring`, which is one of the adapters' default features, ring is not compiled.
+    /// The default is then the provider that the program installed with
+    /// [`CryptoProvider::install_default`], if there is one.
+    ///
     /// ```
+    /// # #[cfg(feature = "ring")] {
     /// use std::sync::Arc;
     ///
     /// use phx_proto::config::Tls;
@@ -100,6 +106,7 @@ impl Tls {
     /// let provider = Arc::new(CryptoProvider { cipher_suites, ..provider });
     /// let tls = Tls::builder().provider(provider).build()?;
     /// # let _ = tls;
+    /// # }
     /// # Ok::<(), phx_proto::config::TlsError>(())
     /// ```
     pub const fn builder() -> TlsBuilder {
@@ -125,7 +132,7 @@ impl Tls {
     /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if the certificate
     /// and the key do not belong together, or if the certificate is of X.509 version 1.
     pub fn with_identity(roots: Roots, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
-        Self::named_identity(&Crypto::ring(), roots, (chain, key), Names::UNNAMED)
+        Self::named_identity(&Crypto::new(None)?, roots, (chain, key), Names::UNNAMED)
     }
 
     fn named_identity(
@@ -184,13 +191,13 @@ impl Tls {
         Self::builder().build_from_files(files, read)
     }
 
-    /// Creates the configuration from the contents of the files. Without a provider, it uses ring.
+    /// Creates the configuration from the contents of the files.
     pub(crate) fn from_contents(
         provider: Option<Arc<CryptoProvider>>,
         files: &TlsFiles,
         contents: &Contents,
     ) -> Result<Self, TlsError> {
-        let crypto = crypto(provider);
+        let crypto = Crypto::new(provider.as_deref())?;
         let roots = match (&contents.ca, &files.ca_file) {
             (Some(pem), Some(path)) => Roots::from_pem(pem, path)?,
             _ => Roots::webpki(),
@@ -268,9 +275,13 @@ impl Tls {
     }
 
     /// The default configuration with Mozilla's roots, created once.
-    pub(crate) fn standard() -> &'static Self {
+    pub(crate) fn standard() -> Result<&'static Self, TlsError> {
         static STANDARD: OnceLock<Tls> = OnceLock::new();
-        STANDARD.get_or_init(|| Self::new(Roots::webpki()))
+        if let Some(tls) = STANDARD.get() {
+            return Ok(tls);
+        }
+        let tls = Self::builder().build()?;
+        Ok(STANDARD.get_or_init(|| tls))
     }
 }
 
@@ -285,7 +296,7 @@ pub struct TlsBuilder {
 
 impl TlsBuilder {
     /// The crypto provider for everything: the handshake, the verification of certificates and the client's
-    /// key. The default is ring. A FIPS module belongs here; `CryptoProvider::fips` reports whether all parts
+    /// key. The default is ring; see [`Tls::builder`]. A FIPS module belongs here; `CryptoProvider::fips` reports whether all parts
     /// of a provider are approved.
     ///
     /// As with ring, RSA keys whose identifier has no parameters are accepted, for certificates of `mix
@@ -312,9 +323,10 @@ impl TlsBuilder {
     ///
     /// # Errors
     ///
-    /// [`TlsError::Provider`] if the provider cannot be used, and the errors of [`Tls::with_identity`].
+    /// [`TlsError::Provider`] if the provider cannot be used, [`TlsError::NoProvider`] if there is none, and
+    /// the errors of [`Tls::with_identity`].
     pub fn build(self) -> Result<Tls, TlsError> {
-        let crypto = crypto(self.provider);
+        let crypto = Crypto::new(self.provider.as_deref())?;
         let roots = self.roots.unwrap_or_else(Roots::webpki);
         match self.identity {
             Some((chain, key)) => {
@@ -491,6 +503,12 @@ pub enum TlsError {
         /// The error of rustls.
         problem: String,
     },
+    /// There is no crypto provider.
+    #[error(
+        "there is no crypto provider: enable the feature `ring`, or pass one to `Tls::builder().provider(…)`, \
+         or install one for the process with `CryptoProvider::install_default`"
+    )]
+    NoProvider,
     /// The operating system has no valid certificate authorities.
     #[error("the operating system has no valid certificate authority: {problem}")]
     Native {
@@ -500,12 +518,8 @@ pub enum TlsError {
 }
 
 /// Why ring cannot be refused as a provider.
+#[cfg(feature = "ring")]
 const RING: &str = "ring knows the cipher suites of TLS 1.2 and 1.3";
-
-/// The caller's provider, or ring.
-fn crypto(provider: Option<Arc<CryptoProvider>>) -> Crypto {
-    provider.map_or_else(Crypto::ring, |provider| Crypto::of(&provider))
-}
 
 fn builder(
     crypto: &Crypto,

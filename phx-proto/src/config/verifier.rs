@@ -9,13 +9,14 @@ use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
 use rustls::pki_types::{
     AlgorithmIdentifier, CertificateDer, InvalidSignature, ServerName,
     SignatureVerificationAlgorithm, UnixTime, alg_id,
 };
 use rustls::{CertificateError, DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
+use crate::config::TlsError;
 use crate::sync::Mutex;
 
 /// An algorithm with the identifier of RSA without parameters.
@@ -115,11 +116,24 @@ pub(super) struct Crypto {
 }
 
 impl Crypto {
-    pub(super) fn ring() -> Self {
-        Self::of(&ring::default_provider())
+    /// The crypto of this provider. Without one: ring, or without the feature `ring` the provider that
+    /// the program installed for the process.
+    pub(super) fn new(provider: Option<&CryptoProvider>) -> Result<Self, TlsError> {
+        if let Some(provider) = provider {
+            return Ok(Self::of(provider));
+        }
+        #[cfg(feature = "ring")]
+        return Ok(Self::ring());
+        #[cfg(not(feature = "ring"))]
+        CryptoProvider::get_default().map(|provider| Self::of(provider)).ok_or(TlsError::NoProvider)
     }
 
-    pub(super) fn of(provider: &CryptoProvider) -> Self {
+    #[cfg(feature = "ring")]
+    pub(super) fn ring() -> Self {
+        Self::of(&rustls::crypto::ring::default_provider())
+    }
+
+    fn of(provider: &CryptoProvider) -> Self {
         let Extended { algorithms, copies } = extend(provider.signature_verification_algorithms);
         let provider =
             CryptoProvider { signature_verification_algorithms: algorithms, ..provider.clone() };
@@ -190,8 +204,10 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "ring"))]
 mod tests {
+    use rustls::crypto::ring;
+
     use super::*;
 
     /// Every algorithm of ring is unchanged, and only RSA algorithms are added.
@@ -212,5 +228,47 @@ mod tests {
         assert_eq!(ours.mapping.len(), known.mapping.len());
         assert!(second.mapping.iter().all(|(_, algorithms)| !algorithms.is_empty()));
         assert!(second.mapping.len() >= 6, "PSS and PKCS #1 with three hashes each");
+    }
+}
+
+#[cfg(all(test, not(feature = "ring")))]
+mod without_ring {
+    use rustls::crypto::{GetRandomFailed, KeyProvider, SecureRandom};
+    use rustls::pki_types::PrivateKeyDer;
+    use rustls::sign::SigningKey;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Nothing;
+
+    impl SecureRandom for Nothing {
+        fn fill(&self, _bytes: &mut [u8]) -> Result<(), GetRandomFailed> {
+            Err(GetRandomFailed)
+        }
+    }
+
+    impl KeyProvider for Nothing {
+        fn load_private_key(
+            &self,
+            _key: PrivateKeyDer<'static>,
+        ) -> Result<Arc<dyn SigningKey>, Error> {
+            Err(Error::General("no keys".to_owned()))
+        }
+    }
+
+    /// The default is the provider that the program installed. Without one there is an error.
+    #[test]
+    fn installed_provider_is_the_default() {
+        assert_eq!(Crypto::new(None).err(), Some(TlsError::NoProvider));
+        let installed = CryptoProvider {
+            cipher_suites: Vec::new(),
+            kx_groups: Vec::new(),
+            signature_verification_algorithms: WebPkiSupportedAlgorithms { all: &[], mapping: &[] },
+            secure_random: &Nothing,
+            key_provider: &Nothing,
+        };
+        installed.install_default().expect("no other test installs one");
+        assert!(Crypto::new(None).expect("there is one").provider.cipher_suites.is_empty());
     }
 }

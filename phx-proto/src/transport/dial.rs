@@ -37,7 +37,7 @@ pub async fn dial<N: Net>(
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
         let message = "wss:// needs TLS, and this program was built without it: enable the \
-                       feature `tls` of the phx adapter";
+                       feature `ring` of the phx adapter";
         return Err(Cause::Unsupported { message: message.to_owned() });
     }
     let proxy = config.proxy_to(uri).map_err(unusable)?;
@@ -209,7 +209,7 @@ fn not_upgraded(broken: Broken, uri: &Uri, config: &Config) -> Cause {
         }
     }
     #[cfg(feature = "tls")]
-    let shows = config.tls_in_use().shown().is_some();
+    let shows = super::tls::shown(config).is_some();
     #[cfg(not(feature = "tls"))]
     let (shows, _) = (true, config);
     let hint = match (uri.is_secure(), shows) {

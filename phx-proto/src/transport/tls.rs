@@ -9,7 +9,7 @@ use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
 
 use super::{Io, Net};
-use crate::config::{Config, Uri};
+use crate::config::{Config, Tls, TlsError, Uri};
 use crate::event::cause::{Cause, TlsKind};
 
 /// Performs the TLS handshake with the server of `uri`.
@@ -18,10 +18,9 @@ pub(super) async fn secure<N: Net>(
     uri: &Uri,
     config: &Config,
 ) -> Result<Io<N::Stream>, Cause> {
-    let tls = config.tls_in_use();
-    let name = tls
-        .name_for(uri.host())
-        .map_err(|error| Cause::Unsupported { message: error.to_string() })?;
+    let unsupported = |error: TlsError| Cause::Unsupported { message: error.to_string() };
+    let tls = config.tls_in_use().map_err(unsupported)?;
+    let name = tls.name_for(uri.host()).map_err(unsupported)?;
     let meter = stream.meter().clone();
     let secured = N::secure(stream, name, tls.client()).await;
     let secured =
@@ -47,6 +46,16 @@ fn lost(uri: &Uri, error: &io::Error) -> Cause {
     Cause::Tls { kind: TlsKind::Lost, message }
 }
 
+/// Description of the trusted authorities for an error message.
+fn trusted(config: &Config) -> &str {
+    config.tls_in_use().map_or("no authority", Tls::trusted)
+}
+
+/// Description of the client certificate for an error message, if there is one.
+pub(super) fn shown(config: &Config) -> Option<&str> {
+    config.tls_in_use().ok()?.shown()
+}
+
 /// The command that creates a self-signed certificate for a server.
 fn command(host: &str) -> String {
     let kind = if host.parse::<core::net::IpAddr>().is_ok() { "IP" } else { "DNS" };
@@ -65,7 +74,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                     TlsKind::UnknownIssuer,
                     format!(
                         "it is signed by an authority that is not trusted; the client trusts {}",
-                        config.tls_in_use().trusted()
+                        trusted(config)
                     ),
                 ),
                 CertificateError::BadSignature => (
@@ -75,7 +84,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                          but that authority did not sign it, or the server does not hold the \
                          certificate's key; if the authority was created again, replace its \
                          certificate",
-                        config.tls_in_use().trusted()
+                        trusted(config)
                     ),
                 ),
                 CertificateError::NotValidForNameContext { presented, .. } => {
@@ -118,9 +127,7 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
             format!("{host:?} requires a client certificate ({error})"),
         ),
         // TLS 1.2 has no alert of its own for a missing client certificate.
-        Error::AlertReceived(AlertDescription::HandshakeFailure)
-            if config.tls_in_use().shown().is_none() =>
-        {
+        Error::AlertReceived(AlertDescription::HandshakeFailure) if shown(config).is_none() => {
             let message = format!(
                 "{host:?} refuses the handshake: it may require a client certificate, or ciphers \
                  that the client does not offer ({error})"
@@ -131,9 +138,9 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
             if is_about_certificate(*alert)
                 // `DecryptError` is about a signature in the certificate, or one made with its key.
                 || *alert == AlertDescription::DecryptError
-                    && config.tls_in_use().shown().is_some() =>
+                    && shown(config).is_some() =>
         {
-            let shown = config.tls_in_use().shown().unwrap_or("the client certificate");
+            let shown = shown(config).unwrap_or("the client certificate");
             let why = match alert {
                 AlertDescription::DecryptError => {
                     "a signature in it, or one made with its key, is wrong"

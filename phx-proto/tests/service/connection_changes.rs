@@ -127,7 +127,7 @@ fn specification_in_code_equals_only_its_clones() {
     assert_eq!(read.changes(&Connections::new().with("a", spec)).unchanged, ["a"]);
 }
 
-#[cfg(feature = "tls")]
+#[cfg(feature = "ring")]
 #[test]
 fn tls_files_count_by_content() {
     let pem = |label: &str, der: &[u8]| {

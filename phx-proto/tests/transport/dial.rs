@@ -300,7 +300,7 @@ fn wss_without_tls_fails_before_lookup() {
     let Some(Err(Cause::Unsupported { message })) = dial_once("wss://backend/") else {
         panic!("it is refused");
     };
-    assert!(message.contains("feature `tls`"), "{message}");
+    assert!(message.contains("feature `ring`"), "{message}");
     assert_eq!(world(|world| world.log.len()), 0);
 }
 

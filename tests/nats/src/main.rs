@@ -10,7 +10,7 @@
 //! `phx-nats CONNECTIONS.json NATS_URL [PATTERN] [SPOOL]` keeps the connections of a file, forwards
 //! the events whose bus topics match `jido.signal.**` or another pattern (`jido` is the default prefix
 //! of bus topics), and keeps up to 10,000 or `SPOOL` of them while the broker is away. Counters are
-//! printed as JSON when they change. For `wss://`, build phx-tokio with its feature `tls`.
+//! printed as JSON when they change. For `wss://`, build phx-tokio with its feature `ring`.
 
 mod counters;
 mod forward;

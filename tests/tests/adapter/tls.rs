@@ -116,7 +116,7 @@ fn own_provider_applies_to_documents() {
     let connections = Connections::from_json(text, |_| None).unwrap();
     let loaded = connections.clone().load_tls_with(Arc::new(provider.clone()), read).unwrap();
     for name in ["a", "b"] {
-        let client = loaded.get(name).unwrap().config().tls_in_use().client();
+        let client = loaded.get(name).unwrap().config().tls_in_use().unwrap().client();
         assert_eq!(client.crypto_provider().cipher_suites.len(), 1, "{name}");
     }
     let unusable = Arc::new(CryptoProvider { cipher_suites: Vec::new(), ..provider });
