@@ -29,7 +29,7 @@ pub enum Output {
     Send {
         /// The connection.
         peer: PeerId,
-        /// The frame, to be written unfragmented, because the server never fragments.
+        /// The frame. Phoenix writes every message as one unfragmented frame.
         frame: Frame,
     },
     /// Write a close frame with this code and no reason. A [`Drop`](Self::Drop) of the same

@@ -66,7 +66,7 @@ struct Printer {
     enough: Notify,
 }
 
-/// Runs until a signal arrives, the reader closes the output, or every channel has ended.
+/// Runs until a signal arrives, the reader closes the output, or a channel ends.
 pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
     let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;

@@ -92,7 +92,10 @@ pub(crate) async fn run(run: Run) -> Result<(), Failed> {
     let mut printer = tokio::spawn(printer.print(stages));
     let mut stop = Stop::new().map_err(local)?;
     let reloads = Reloads::new().map_err(local)?;
-    log(&format!("keeping {} connections", connections.len()));
+    log(&match connections.len() {
+        1 => "keeping 1 connection".to_owned(),
+        several => format!("keeping {several} connections"),
+    });
     let kept = connections.clone();
     supervisor.start_configured(connections).map_err(|error| Failed::Usage(error.to_string()))?;
 
