@@ -108,9 +108,13 @@ mod tests {
         ] {
             let (weight, estimated) = (parsed(&text), text_weight(text.as_bytes(), usize::MAX));
             let start = &text[..text.len().min(20)];
-            // An escape is longer in the text than in the value.
             assert!(estimated >= weight, "{start}: {estimated} < {weight}");
-            assert!(estimated <= weight + weight / 50, "{start}: {estimated} of {weight}");
+            // An escape is longer in the text than in the value.
+            let escapes = text.matches('\\').count();
+            assert!(
+                estimated <= weight + weight / 100 + escapes,
+                "{start}: {estimated} of {weight}"
+            );
             assert!(weight <= text.len() * MAX_PER_BYTE, "{start}: {weight} of {}", text.len());
         }
     }

@@ -221,7 +221,9 @@ mod tests {
     /// slice.
     #[test]
     fn short_byte_str_is_inline() {
-        assert_eq!(size_of::<ByteStr>(), size_of::<Bytes>());
+        if cfg!(target_pointer_width = "64") {
+            assert_eq!(size_of::<ByteStr>(), size_of::<Bytes>());
+        }
         let frame = Bytes::from("é is not ASCII, and this text is longer than a short string is");
         for end in [0, 2, 22, 23, 24, frame.len()] {
             let text = core::str::from_utf8(&frame[..end]).expect("UTF-8");

@@ -332,6 +332,8 @@ fn held_diffs_count_their_memory() {
     assert!(diff.len() < 100_000);
     let mut presence = Presence::<Value>::new();
     let held = (0..9).take_while(|_| presence.sync_diff(&diff).is_ok()).count();
+    // A value of serde_json takes half the memory on a 32-bit machine.
+    let held = held * size_of::<usize>() / 8;
     assert!((1..=3).contains(&held), "{held}");
     assert!(!presence.is_synced());
 }
