@@ -41,6 +41,15 @@ impl Checks {
         self.beats.push(sent.msg_ref);
     }
 
+    /// While a join is overdue, a heartbeat is unanswered, or must be written when the link takes frames.
+    /// The answer to a heartbeat that was written after the join proves that the reply to the join is lost.
+    pub(super) fn check_probe(&self, world: &World) {
+        let live = world.socket.connection.live();
+        let is_overdue = live.is_some_and(|live| live.joins().is_overdue());
+        let is_probed = self.owed || !self.beats.is_empty();
+        assert!(!is_overdue || is_probed, "no probe behind the join: {:?}", self.unanswered);
+    }
+
     pub(super) fn disconnected(&mut self, cause: &Cause, now: Time) {
         if let Some(last) = self.last_join.take() {
             let by_peer = matches!(cause, Cause::RemoteClose { .. });

@@ -326,6 +326,7 @@ impl Checks {
 
         self.check_pushes(world);
         self.check_deadlines(world);
+        self.check_probe(world);
         for at in 0..2 {
             self.check_topic(at, world);
         }
