@@ -37,20 +37,49 @@ fn live(sequencer: &mut Sequencer<u64>, position: u64) {
     sequencer.message(Some(position), position, 10);
 }
 
+/// The sequencer after its first join.
+fn joined(mut sequencer: Sequencer<u64>) -> Sequencer<u64> {
+    sequencer.joined();
+    sequencer
+}
+
 fn replay(sequencer: &mut Sequencer<u64>, positions: impl IntoIterator<Item = u64>) {
+    replay_named(sequencer, positions, (None, None));
+}
+
+/// A replay that names its oldest and its newest position.
+fn replay_named(
+    sequencer: &mut Sequencer<u64>,
+    positions: impl IntoIterator<Item = u64>,
+    (oldest, newest): (Option<u64>, Option<u64>),
+) {
     let messages = positions.into_iter().map(|position| (Some(position), position)).collect();
-    sequencer.replay(messages, None, None);
+    sequencer.replay(messages, oldest, newest);
+}
+
+/// A join whose replay brings these messages.
+fn catch_up(sequencer: &mut Sequencer<u64>, positions: impl IntoIterator<Item = u64>) {
+    sequencer.joined();
+    replay(sequencer, positions);
+    sequencer.replay_ended();
+}
+
+/// A join whose replay is empty and names these positions.
+fn catch_up_named(sequencer: &mut Sequencer<u64>, oldest: u64, newest: u64) {
+    sequencer.joined();
+    replay_named(sequencer, [], (Some(oldest), Some(newest)));
+    sequencer.replay_ended();
 }
 
 #[test]
 fn live_messages_are_held_until_end() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     live(&mut it, 8);
     replay(&mut it, [6]);
     assert_eq!(steps(&mut it), messages([6]), "replayed messages are not held");
     live(&mut it, 9);
     replay(&mut it, [7, 8]);
+    assert!(it.is_replaying());
     it.replay_ended();
     assert_eq!(steps(&mut it), [Message(7), Message(8), CaughtUp, Message(9)]);
     assert!(!it.is_replaying());
@@ -61,9 +90,7 @@ fn live_messages_are_held_until_end() {
 #[test]
 fn live_copies_of_replay_are_dropped() {
     let mut it = after(5);
-    it.joined();
-    replay(&mut it, [6, 7]);
-    it.replay_ended();
+    catch_up(&mut it, [6, 7]);
     for position in [6, 7, 8] {
         live(&mut it, position);
     }
@@ -72,33 +99,27 @@ fn live_copies_of_replay_are_dropped() {
 
 #[test]
 fn cursor_advances_when_step_is_taken() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     replay(&mut it, [6, 7]);
     assert_eq!(it.cursor(), Cursor::at(5));
     assert_eq!(it.next_step(), Some(Message(6)));
     assert_eq!(it.cursor(), Cursor::at(6));
     // The next replay begins after the cursor, and brings 7 again.
     it.interrupted();
-    it.joined();
-    replay(&mut it, [7, 8]);
-    it.replay_ended();
+    catch_up(&mut it, [7, 8]);
     assert_eq!(steps(&mut it), [Message(7), Message(8), CaughtUp]);
 }
 
 /// The held messages come again with the next replay.
 #[test]
 fn interruption_forgets_held_messages() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     live(&mut it, 9);
     it.interrupted();
     live(&mut it, 10);
     it.replay_ended();
     assert_eq!(steps(&mut it), []);
-    it.joined();
-    replay(&mut it, 6..=10);
-    it.replay_ended();
+    catch_up(&mut it, 6..=10);
     assert_eq!(steps(&mut it), [messages(6..=10), vec![CaughtUp]].concat());
 }
 
@@ -115,21 +136,16 @@ fn message_without_position_is_never_held() {
 
 #[test]
 fn forgotten_messages_are_a_gap() {
-    let mut it = after(5);
-    it.joined();
-    it.replay(vec![(Some(9), 9)], Some(8), Some(9));
+    let mut it = joined(after(5));
+    replay_named(&mut it, [9], (Some(8), Some(9)));
     it.replay_ended();
     assert_eq!(steps(&mut it), [gap(5, 8), Message(9), CaughtUp]);
     // Exactly what the client has is not a gap.
-    it.joined();
-    it.replay(vec![], Some(9), Some(9));
-    it.replay_ended();
+    catch_up_named(&mut it, 9, 9);
     assert_eq!(steps(&mut it), [CaughtUp]);
     // A gap is reported once.
     for expected in [vec![gap(9, 20), CaughtUp], vec![CaughtUp]] {
-        it.joined();
-        it.replay(vec![], Some(20), Some(20));
-        it.replay_ended();
+        catch_up_named(&mut it, 20, 20);
         assert_eq!(steps(&mut it), expected);
     }
     assert_eq!(it.cursor(), Cursor::at(20));
@@ -138,11 +154,10 @@ fn forgotten_messages_are_a_gap() {
 /// Messages that arrived live before the server read its memory are not missing.
 #[test]
 fn gap_ends_before_held_messages() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     live(&mut it, 8);
     live(&mut it, 9);
-    it.replay(vec![(Some(10), 10)], Some(9), Some(10));
+    replay_named(&mut it, [10], (Some(9), Some(10)));
     it.replay_ended();
     assert_eq!(steps(&mut it), [gap(5, 7), Message(8), Message(9), Message(10), CaughtUp]);
 }
@@ -150,9 +165,7 @@ fn gap_ends_before_held_messages() {
 #[test]
 fn contiguous_replay_reports_holes() {
     let mut it = contiguous(5);
-    it.joined();
-    replay(&mut it, [8, 9, 11]);
-    it.replay_ended();
+    catch_up(&mut it, [8, 9, 11]);
     let expected = [gap(5, 7), Message(8), Message(9), gap(9, 10), Message(11), CaughtUp];
     assert_eq!(steps(&mut it), expected);
 }
@@ -161,15 +174,12 @@ fn contiguous_replay_reports_holes() {
 #[test]
 fn contiguous_live_hole_causes_rejoin() {
     let mut it = contiguous(5);
-    it.joined();
-    it.replay_ended();
+    catch_up(&mut it, []);
     live(&mut it, 6);
     live(&mut it, 8);
     live(&mut it, 9);
     assert_eq!(steps(&mut it), [CaughtUp, Message(6), Rejoin]);
-    it.joined();
-    replay(&mut it, 7..=9);
-    it.replay_ended();
+    catch_up(&mut it, 7..=9);
     assert_eq!(steps(&mut it), [messages(7..=9), vec![CaughtUp]].concat());
 }
 
@@ -177,12 +187,10 @@ fn contiguous_live_hole_causes_rejoin() {
 #[test]
 fn contiguous_hole_without_replay_is_a_gap() {
     let mut it = contiguous(5);
-    it.joined();
-    it.replay_ended();
+    catch_up(&mut it, []);
     live(&mut it, 8);
     assert_eq!(steps(&mut it), [CaughtUp, Rejoin]);
-    it.joined();
-    it.replay_ended();
+    catch_up(&mut it, []);
     live(&mut it, 9);
     assert_eq!(steps(&mut it), [gap(5, 8), CaughtUp, Message(9)]);
     // Messages that arrive before the end of such a replay begin after the gap.
@@ -201,8 +209,7 @@ fn contiguous_hole_without_replay_is_a_gap() {
 #[test]
 fn contiguous_hole_is_reported_once() {
     let mut it = contiguous(5);
-    it.joined();
-    it.replay_ended();
+    catch_up(&mut it, []);
     live(&mut it, 8);
     assert_eq!(steps(&mut it), [CaughtUp, Rejoin]);
     it.joined();
@@ -213,8 +220,7 @@ fn contiguous_hole_is_reported_once() {
     it.joined();
     it.replay_failed();
     assert_eq!(steps(&mut it), [open_gap(Some(8))]);
-    it.joined();
-    it.replay_ended();
+    catch_up(&mut it, []);
     live(&mut it, 9);
     assert_eq!(steps(&mut it), [CaughtUp, Message(9)], "the open gap included the hole");
 }
@@ -223,8 +229,7 @@ fn contiguous_hole_is_reported_once() {
 /// live messages from the consumer.
 #[test]
 fn contiguous_live_messages_follow_failed_replay() {
-    let mut it = contiguous(5);
-    it.joined();
+    let mut it = joined(contiguous(5));
     live(&mut it, 8);
     it.replay_failed();
     live(&mut it, 9);
@@ -234,18 +239,14 @@ fn contiguous_live_messages_follow_failed_replay() {
     it.joined();
     it.replay_failed();
     it.interrupted();
-    it.joined();
-    replay(&mut it, [12]);
-    it.replay_ended();
+    catch_up(&mut it, [12]);
     assert_eq!(steps(&mut it), [open_gap(Some(9)), gap(9, 11), Message(12), CaughtUp]);
 }
 
 #[test]
 fn holes_mean_nothing_without_contiguous() {
     let mut it = after(5);
-    it.joined();
-    replay(&mut it, [100, 200]);
-    it.replay_ended();
+    catch_up(&mut it, [100, 200]);
     live(&mut it, 300);
     assert_eq!(steps(&mut it), [Message(100), Message(200), CaughtUp, Message(300)]);
 }
@@ -254,8 +255,7 @@ fn holes_mean_nothing_without_contiguous() {
 fn held_messages_are_bounded() {
     for weight in [10, 400] {
         let kept = if weight == 10 { 3 } else { 2 };
-        let mut it = after(5);
-        it.joined();
+        let mut it = joined(after(5));
         for position in 7..=20 {
             it.message(Some(position), position, weight);
         }
@@ -267,10 +267,19 @@ fn held_messages_are_bounded() {
     }
 }
 
+/// The bound is for messages that the replay may lack.
+#[test]
+fn copy_of_replayed_message_takes_no_space() {
+    let mut it = joined(after(5));
+    replay(&mut it, [6]);
+    (6..=9).for_each(|position| live(&mut it, position));
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [messages([6]), vec![CaughtUp], messages(7..=9)].concat());
+}
+
 #[test]
 fn one_large_message_is_held() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     it.message(Some(6), 6, 5_000);
     it.replay_ended();
     assert_eq!(steps(&mut it), [CaughtUp, Message(6)]);
@@ -278,8 +287,7 @@ fn one_large_message_is_held() {
 
 #[test]
 fn loss_on_the_way_causes_rejoin() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     replay(&mut it, [6]);
     it.lost();
     live(&mut it, 20);
@@ -289,8 +297,7 @@ fn loss_on_the_way_causes_rejoin() {
 
 #[test]
 fn failed_replay_is_an_open_gap() {
-    let mut it = after(5);
-    it.joined();
+    let mut it = joined(after(5));
     live(&mut it, 7);
     it.replay_failed();
     it.replay_failed();
@@ -305,13 +312,11 @@ fn failed_replay_is_an_open_gap() {
 #[test]
 fn restarted_numbers_are_an_open_gap() {
     let mut it = after(500);
-    it.joined();
-    it.replay(vec![], Some(0), Some(3));
-    it.replay_ended();
+    catch_up_named(&mut it, 0, 3);
     assert_eq!(steps(&mut it), [open_gap(Some(500)), Rejoin]);
     assert_eq!(it.cursor(), Cursor::new());
     it.joined();
-    it.replay(vec![(Some(1), 1), (Some(2), 2), (Some(3), 3)], Some(0), Some(3));
+    replay_named(&mut it, 1..=3, (Some(0), Some(3)));
     it.replay_ended();
     assert_eq!(steps(&mut it), [messages(1..=3), vec![CaughtUp]].concat());
 }
@@ -321,9 +326,7 @@ fn restarted_numbers_are_an_open_gap() {
 #[test]
 fn first_join_takes_newest_position() {
     let mut it = sequencer(Cursor::new(), &Contract::in_response());
-    it.joined();
-    it.replay(vec![], Some(3), Some(40));
-    it.replay_ended();
+    catch_up_named(&mut it, 3, 40);
     assert_eq!(it.cursor(), Cursor::new());
     assert_eq!(steps(&mut it), [CaughtUp]);
     assert_eq!(it.cursor(), Cursor::at(40));
@@ -340,22 +343,111 @@ fn consumer_may_begin_on_joined_channel() {
     assert_eq!((steps(&mut it), it.cursor()), (messages([41, 42]), Cursor::at(42)));
 }
 
+/// A driver that reports a join without an interruption before it, after messages of the first join
+/// exceeded the bound.
+#[test]
+fn second_join_forgets_the_first() {
+    let mut it = joined(after(5));
+    (7..=10).for_each(|position| live(&mut it, position));
+    catch_up(&mut it, 6..=10);
+    assert_eq!(steps(&mut it), [messages(6..=10), vec![CaughtUp]].concat());
+}
+
+/// The bound was exceeded during the first join. The replay of the second brings every message.
+#[test]
+fn interruption_forgets_overflow() {
+    let mut it = joined(after(5));
+    (7..=10).for_each(|position| live(&mut it, position));
+    it.interrupted();
+    catch_up(&mut it, 6..=10);
+    assert_eq!(steps(&mut it), [messages(6..=10), vec![CaughtUp]].concat());
+}
+
+/// Two messages of 500 bytes are exactly the bound, in the first replay and in the second one.
+#[test]
+fn byte_bound_counts_one_replay() {
+    let mut it = joined(after(5));
+    let hold = |it: &mut Sequencer<u64>| {
+        [7, 8].into_iter().for_each(|position| it.message(Some(position), position, 500));
+    };
+    hold(&mut it);
+    it.interrupted();
+    it.joined();
+    hold(&mut it);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [CaughtUp, Message(7), Message(8)]);
+}
+
+/// A replayed copy of a held message frees the bytes of that message.
+#[test]
+fn replayed_copy_frees_held_bytes() {
+    let mut it = joined(after(5));
+    [7, 8].into_iter().for_each(|position| it.message(Some(position), position, 500));
+    replay(&mut it, [6, 7]);
+    it.message(Some(9), 9, 500);
+    it.replay_ended();
+    assert_eq!(steps(&mut it), [Message(6), Message(7), CaughtUp, Message(8), Message(9)]);
+}
+
+/// Messages that the replay brought before it failed can still arrive live.
+#[test]
+fn live_copy_after_failed_replay_is_dropped() {
+    let mut it = joined(after(5));
+    replay(&mut it, [6, 7]);
+    it.replay_failed();
+    live(&mut it, 7);
+    live(&mut it, 8);
+    assert_eq!(steps(&mut it), [Message(6), Message(7), open_gap(Some(7)), Message(8)]);
+}
+
+/// Only the first join names the newest position, and it is interrupted before the end of its replay.
+#[test]
+fn newest_position_belongs_to_one_join() {
+    let mut it = joined(sequencer(Cursor::new(), &Contract::in_response()));
+    replay_named(&mut it, [], (None, Some(40)));
+    it.interrupted();
+    catch_up(&mut it, []);
+    assert_eq!((steps(&mut it), it.cursor()), (vec![CaughtUp], Cursor::new()));
+}
+
+/// The position of the message that followed the hole has no meaning among the new numbers.
+#[test]
+fn restarted_numbers_forget_the_hole() {
+    let mut it = contiguous(500);
+    catch_up(&mut it, []);
+    live(&mut it, 503);
+    assert_eq!(steps(&mut it), [CaughtUp, Rejoin]);
+    catch_up_named(&mut it, 0, 3);
+    assert_eq!(steps(&mut it), [open_gap(Some(500)), Rejoin]);
+    catch_up(&mut it, 1..=3);
+    assert_eq!(steps(&mut it), [messages(1..=3), vec![CaughtUp]].concat());
+}
+
+/// A sequencer that is used again: no replay precedes these messages, so none of them is a copy of a
+/// replayed message.
+#[test]
+fn live_beginning_forgets_the_replay() {
+    let mut it = after(5);
+    catch_up(&mut it, [6, 7]);
+    assert_eq!(steps(&mut it), [Message(6), Message(7), CaughtUp]);
+    it.begin_live();
+    live(&mut it, 7);
+    assert_eq!(steps(&mut it), messages([7]));
+}
+
 /// Without the contract: messages out of order and twice, a replay out of order, and impossible
 /// positions.
 #[test]
 fn broken_contract_is_at_least_once() {
     let mut it = after(5);
-    it.joined();
-    replay(&mut it, [9, 7, 7, 8, 3]);
-    it.replay_ended();
+    catch_up(&mut it, [9, 7, 7, 8, 3]);
     for position in [12, 11, 12, 10] {
         live(&mut it, position);
     }
     let expected = [messages([7, 8, 9]), vec![CaughtUp], messages([12, 11, 12, 10])].concat();
     assert_eq!((steps(&mut it), it.cursor()), (expected, Cursor::at(12)));
 
-    let mut it = contiguous(0);
-    it.joined();
+    let mut it = joined(contiguous(0));
     it.replay(vec![(Some(0), 0), (Some(u64::MAX), 1)], Some(7), Some(3));
     it.replay_ended();
     live(&mut it, 0);

@@ -261,6 +261,16 @@ mod tests {
         assert_eq!(push.until(), secs(60));
     }
 
+    /// A repeat that is interrupted exactly at the deadline is not pushed again.
+    #[test]
+    fn interruption_at_deadline_ends_push() {
+        let mut push = repeat(100);
+        let interrupted = || PushOutcome::NotSent(NotSentCause::Interrupted);
+        assert_eq!(push.ended(secs(1), lost()), AfterAttempt::Again);
+        assert_eq!(push.ended(secs(59), interrupted()), AfterAttempt::Again);
+        assert_eq!(push.ended(secs(60), interrupted()), AfterAttempt::Ended(lost()));
+    }
+
     #[test]
     fn maximum_deadline_means_none() {
         let options = RepeatOptions::keyed_by("id").deadline(Duration::MAX);

@@ -123,6 +123,28 @@ fn overflow_is_replayed_whatever_the_policy() {
     }
 }
 
+/// The connection is lost while the mailbox is full. The replay of the next join brings what the mailbox
+/// dropped, so no further join follows.
+#[test]
+fn overflow_before_interruption_causes_one_join() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(2, 1 << 20).expect("two"));
+    let messages = want(&client, catch_up(Cursor::at(0))).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 1..=4);
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(0));
+    script.reply(&join, "ok", missed(1..=5));
+    let (messages, seen) = taken(&script, messages, 9);
+    let expected = ["caught up", "1", "2", "interrupted", "resumed", "3", "4", "5", "caught up"];
+    assert_eq!(seen, expected);
+    drop(idle(&script, messages));
+    script.refute_join("orders");
+}
+
 #[test]
 fn close_policy_still_ends_stream() {
     let script = Script::new();
@@ -280,6 +302,19 @@ fn handle_of_auto_join_catches_up() {
     assert_eq!(since(&join_of(&script)), None);
 }
 
+/// The join parameters of the application may use the default name for something else.
+#[test]
+fn position_param_can_be_renamed() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = Contract::in_response().param("last_seen");
+    let params = json!({"user": 7, "since": "May"});
+    let options = options(catch_up(Cursor::at(5)).contract(contract));
+    let orders = client.want_with("orders", params, options).expect("it is accepted");
+    assert_eq!(join_of(&script).json(), json!({"user": 7, "since": "May", "last_seen": 5}));
+    drop(orders);
+}
+
 /// Parameters that change, are made by a function, or replace others keep the position.
 #[test]
 fn position_is_added_to_new_params() {
@@ -395,9 +430,8 @@ fn replay_without_end_times_out() {
     assert_eq!(seen, ["6"]);
     script.advance(Duration::from_secs(19));
     let messages = idle(&script, messages);
-    let reading = take(&script, messages, 2);
     script.advance(Duration::from_secs(2));
-    let (messages, seen) = script.finish(reading);
+    let (messages, seen) = taken(&script, messages, 2);
     assert_eq!(seen, ["gap 6..=?", "7"]);
     live(&script, [8]);
     assert_eq!(taken(&script, messages, 1).1, ["8"]);
