@@ -347,3 +347,77 @@ impl CatchUpReader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::event::cause::Interruption;
+
+    fn position_of(message: &Message) -> Option<u64> {
+        message.payload().to_value().ok()?["pos"].as_u64()
+    }
+
+    /// A reader that waits for the events of a replay.
+    fn replaying() -> CatchUpReader {
+        let contract = Contract::in_events("missed", "caught_up");
+        let catch_up = CatchUp::new(position_of).cursor(Cursor::at(5)).contract(contract);
+        let (follower, topic) = (Follower::new(catch_up), Topic::from("orders"));
+        let mut reader = CatchUpReader::new(follower, topic, (8, 1 << 20), false);
+        let mark = JoinMark { number: 1, first: true, asked: true };
+        let response = Payload::from(json!({}));
+        assert!(reader.read(Item::Joined { response, mark }).is_none());
+        reader
+    }
+
+    fn message(event: &str, payload: Payload) -> Item {
+        let message = Message::new(Topic::from("orders"), event, payload);
+        Item::Event(ChannelEvent::Message(message))
+    }
+
+    fn next(reader: &mut CatchUpReader) -> Option<ChannelEvent> {
+        match reader.next()? {
+            Read::Event(event) => Some(event),
+            Read::Rejoin => panic!("nothing is missing"),
+        }
+    }
+
+    /// A held message may wait for a long time, so it is copied out of the read buffer. The others are
+    /// not copied.
+    #[test]
+    fn held_message_is_copied() {
+        let buffer = Bytes::from_static(br#"{"pos":6}{"pos":7}{"kind":1}"#);
+        let mut reader = replaying();
+        let part = |start| Payload::received_json(buffer.slice(start..start + 9));
+        assert!(reader.read(message("order", part(0))).is_none());
+        assert!(
+            reader.read(message("typing", Payload::received_json(buffer.slice(18..)))).is_none()
+        );
+        assert!(reader.read(message("caught_up", Payload::from(json!({})))).is_none());
+        assert!(reader.read(message("order", part(9))).is_none());
+        let mut shares = || match next(&mut reader) {
+            Some(ChannelEvent::Message(message)) => {
+                Some(buffer.as_ptr_range().contains(&message.payload().as_bytes().as_ptr()))
+            }
+            _ => None,
+        };
+        // The message without a position is never held.
+        assert_eq!(
+            [shares(), shares(), shares(), shares()],
+            [Some(true), None, Some(false), Some(true)]
+        );
+    }
+
+    /// The timeout of a replay that was interrupted is not reported, because the next join replays.
+    #[test]
+    fn interrupted_replay_does_not_time_out() {
+        let mut reader = replaying();
+        let (cause, count) = (Interruption::Resync, 1);
+        let interrupted = ChannelEvent::Interrupted { cause, count };
+        assert!(reader.read(Item::Event(interrupted)).is_some());
+        assert!(reader.read(Item::ReplayTimedOut).is_none());
+        assert!(next(&mut reader).is_none());
+    }
+}

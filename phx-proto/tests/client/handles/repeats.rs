@@ -275,6 +275,28 @@ fn interrupted_repeat_waits_for_next_join() {
     assert_eq!(ready(push.as_mut()).expect("a reply").repeats, 1);
 }
 
+/// The channel is lost again after its rejoin, before the task of the push runs.
+#[test]
+fn join_lost_before_repeat_is_awaited_again() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined(LOBBY);
+    let options = options().deadline(Duration::MAX);
+    let mut push = pin!(room.push_repeating("buy", order(), options));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    bench.cut();
+    assert!(poll(push.as_mut()).is_pending());
+    rejoin(&mut bench);
+    bench.cut();
+    assert!(poll(push.as_mut()).is_pending());
+    rejoin(&mut bench);
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(orders(&bench), 2);
+    bench.reply("ok", json!({}));
+    assert_eq!(ready(push.as_mut()).expect("a reply").repeats, 1);
+}
+
 /// A flag that a waker sets.
 #[derive(Default)]
 struct Woken(AtomicBool);
@@ -388,6 +410,22 @@ fn shutdown_waits_for_repeats() {
             assert_eq!(failed(&script, running), unknown(0));
         }
     }
+}
+
+/// After the grace period, an order whose repeat is unanswered counts once.
+#[test]
+fn shutdown_counts_written_repeat_once() {
+    let script = Script::new();
+    let (client, room) = joined(&script, config(), LOBBY);
+    let running = buy(&script, &room, options());
+    bought(&script);
+    script.disconnect();
+    script.connect_and_assert_join(LOBBY);
+    bought(&script);
+    let shutdown = script.spawn(async move { client.shutdown(Duration::from_secs(5)).await });
+    script.advance(Duration::from_secs(6));
+    assert_eq!(script.finish(shutdown).pushes, 1);
+    assert_eq!(failed(&script, running), unknown(1));
 }
 
 /// Two pushes with one key are two pushes for the client: replies are matched by ref.
