@@ -425,3 +425,117 @@ fn member(number: Option<u64>) -> String {
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{json, to_value};
+
+    use super::*;
+    use crate::wire::Outgoing;
+
+    /// A replay fills in the parameters of a join, and other parameters of the same length for a join that
+    /// conflicts with it.
+    #[test]
+    fn fillers_are_json_and_differ() {
+        for length in 1..6 {
+            let record = PayloadRecord::Hidden(Length(length));
+            let fillers = [record.payload(), record.filled(b'y')];
+            for filler in &fillers {
+                assert_eq!(filler.len() as u64, length);
+                assert!(filler.to_value().is_ok(), "{filler:?}");
+            }
+            assert_ne!(fillers[0].as_bytes(), fillers[1].as_bytes(), "{length} bytes");
+        }
+        // Only a recording that was changed has such a record.
+        assert!(PayloadRecord::Hidden(Length(0)).payload().is_empty());
+    }
+
+    /// The bound for fillers of a recording counts them by length, without creating them.
+    #[test]
+    fn filler_length_is_that_of_payload() {
+        let length = || Length(5);
+        for hidden in
+            [PayloadRecord::Hidden, PayloadRecord::HiddenBinary, PayloadRecord::HiddenInvalid]
+        {
+            let record = hidden(length());
+            assert_eq!((record.filler_len(), record.payload().len()), (5, 5), "{record}");
+        }
+        assert_eq!(PayloadRecord::Json("12345".to_owned()).filler_len(), 0);
+        assert_eq!(PayloadRecord::Binary(Hex(Bytes::from_static(b"12345"))).filler_len(), 0);
+    }
+
+    /// A reply, a message to one channel and a broadcast. The restored frame has the same envelope, and a
+    /// payload of the same length.
+    #[test]
+    fn binary_frame_is_restored_with_filler() {
+        for bytes in [
+            &b"\x01\x01\x01\x01\x027\x38aok s3cret"[..],
+            b"\x00\x01\x01\x017ae s3cret",
+            b"\x02\x01\x01ae s3cret",
+        ] {
+            let frame = Frame::Binary(Bytes::from_static(bytes));
+            let restored = FrameRecord::received(&frame, &V2, false).frame(false);
+            let (start, end) = bytes.split_at(bytes.len() - 7);
+            assert_eq!(end, b" s3cret");
+            assert_eq!(restored.as_bytes(), [start, &[0; 7]].concat());
+        }
+    }
+
+    #[test]
+    fn trace_shows_envelope() {
+        for (text, shown) in [
+            (
+                r#"["1","2","a","phx_reply",{"status":"ok","response":{"s":1}}]"#,
+                r#"["1","2","a","phx_reply",{"status":"ok","response":<7 bytes>}]"#,
+            ),
+            (r#"[null,null,"a","e",[1]]"#, r#"[null,null,"a","e",<3 bytes>]"#),
+        ] {
+            let record = FrameRecord::received(&Frame::from(text), &V2, false);
+            assert_eq!(record.to_string(), shown);
+        }
+    }
+
+    /// With payloads, even the bytes outside the protocol are recorded, except text that is not UTF-8, which
+    /// a recording cannot contain.
+    #[test]
+    fn frame_is_kept_with_payloads() {
+        let text = r#"[null,null,"a","e",{"s":1},"extra"]"#;
+        for record in [FrameRecord::received, FrameRecord::sent] {
+            let kept = record(&Frame::from(text), &V2, true);
+            assert_eq!(to_value(&kept).unwrap(), json!({ "text": text }));
+            let binary = Frame::Binary(Bytes::from_static(b"\x00\xff"));
+            assert_eq!(to_value(record(&binary, &V2, true)).unwrap(), json!({"binary": "00ff"}));
+            let invalid = Frame::Text(Bytes::from_static(b"[\xff]"));
+            assert_eq!(record(&invalid, &V2, true), FrameRecord::UnreadableText(Length(3)));
+        }
+    }
+
+    /// The envelope of a binary push is recorded, and nothing else of it. Of a frame that ends inside the
+    /// envelope, or that is of another kind, only the length is recorded.
+    #[test]
+    fn binary_push_is_recorded_as_envelope() {
+        let message = Outgoing {
+            join_ref: Some(Ref(7)),
+            msg_ref: Ref(12),
+            topic: "room:a",
+            event: "bytes",
+            payload: Payload::binary("s3cret"),
+        };
+        let frame = V2.encode(message).unwrap();
+        let envelope = json!({
+            "join_ref": 7, "ref": 12, "topic": "room:a", "event": "bytes",
+            "payload": {"hidden_binary": 6},
+        });
+        let written = FrameRecord::sent(&frame, &V2, false);
+        assert_eq!(to_value(&written).unwrap(), json!({ "message": envelope }));
+        let bytes = frame.as_bytes();
+        for end in 0..bytes.len() - 6 {
+            let cut = Frame::Binary(Bytes::copy_from_slice(&bytes[..end]));
+            let unreadable = FrameRecord::UnreadableBinary(Length(end as u64));
+            assert_eq!(FrameRecord::sent(&cut, &V2, false), unreadable);
+        }
+        let other = Frame::Binary([&[1], &bytes[1..]].concat().into());
+        let unreadable = FrameRecord::UnreadableBinary(Length(bytes.len() as u64));
+        assert_eq!(FrameRecord::sent(&other, &V2, false), unreadable);
+    }
+}
