@@ -166,3 +166,25 @@ pub enum EncodeError {
         message: String,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn detail_is_shown_on_request_only() {
+        let detail = Detail::new("invalid type: string \"s3cret\"".to_owned());
+        assert_eq!(format!("{detail:?}"), "[redacted]");
+        assert_eq!(detail.expose(), "invalid type: string \"s3cret\"");
+    }
+
+    /// The error holds its message and at most 256 bytes of the frame.
+    #[test]
+    #[cfg(feature = "driver")]
+    fn held_bytes_count_message_and_evidence() {
+        let error = |problem, len| DecodeError::new(problem, 0, &vec![b'x'; len]).held_bytes();
+        assert_eq!(error(DecodeProblem::NotUtf8 { field: "topic" }, 10), 10);
+        assert_eq!(error(DecodeProblem::Payload { message: "12345".to_owned() }, 10), 15);
+        assert_eq!(error(DecodeProblem::Other { message: "12345".to_owned() }, 10_000), 5 + 256);
+    }
+}

@@ -340,22 +340,26 @@ mod tests {
         assert_eq!(buffer.load(9 << 20), Load::own(9 << 20));
     }
 
+    /// A short name is stored in its value, and a long one shares the new allocation with the payload.
     #[test]
     fn compact_message_equals_its_source() {
-        let frame = Bytes::from_static(b"presence[1] , \"status\":\"ok\"");
-        let name = ByteStr::new(frame.slice(..8)).expect("ASCII");
-        for payload in [
-            Payload::unparsed(frame.slice(8..11)),
-            Payload::member(frame.slice(8..)),
-            Payload::binary_shared(frame.slice(8..)),
-            Payload::binary(b"own"),
-            Payload::from(serde_json::json!({"a": 1})),
-        ] {
-            let (copied_name, copied) = compact(&name, &payload);
-            assert_eq!((&copied_name, &copied), (&name, &payload));
-            assert!(copied.held_len() <= payload.held_len());
-            for slice in [copied_name.as_bytes(), copied.as_bytes()] {
-                assert!(!frame.as_ptr_range().contains(&slice.as_ptr()), "{payload:?}");
+        for event in ["presence", "an event name of 25 bytes"] {
+            let frame = Bytes::from(format!("{event}[1] , \"status\":\"ok\""));
+            let (name, rest) = (frame.slice(..event.len()), frame.slice(event.len()..));
+            let name = ByteStr::new(name).expect("ASCII");
+            for payload in [
+                Payload::unparsed(rest.slice(..3)),
+                Payload::member(rest.clone()),
+                Payload::binary_shared(rest),
+                Payload::binary(b"own"),
+                Payload::from(serde_json::json!({"a": 1})),
+            ] {
+                let (copied_name, copied) = compact(&name, &payload);
+                assert_eq!((&copied_name, &copied), (&name, &payload));
+                assert!(copied.held_len() <= payload.held_len());
+                for slice in [copied_name.as_bytes(), copied.as_bytes()] {
+                    assert!(!frame.as_ptr_range().contains(&slice.as_ptr()), "{payload:?}");
+                }
             }
         }
     }

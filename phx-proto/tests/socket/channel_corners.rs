@@ -687,3 +687,18 @@ fn late_leave_is_dropped_by_the_next_join() {
     hand.answer_join("room:a");
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
+
+/// Absinthe sends the results of a subscription on a topic that nobody can join.
+#[test]
+fn unrouted_message_is_reported_on_request() {
+    let mut hand = Hand::joined(config());
+    let result = json!([null, null, "doc:1", "data", {}]);
+    for on in [false, true] {
+        hand.socket.report_unrouted(hand.now, on);
+        hand.receive(&result);
+    }
+    let reported = |signal: &&Signal| matches!(signal, Signal::Unrouted { .. });
+    assert_eq!(hand.signals.iter().filter(reported).count(), 1);
+    let stats = hand.socket.stats();
+    assert_eq!((stats.messages, stats.messages_not_joined, stats.messages_unrouted), (1, 1, 1));
+}
