@@ -2,9 +2,9 @@
 //!
 //! A property test samples; this search is complete. Each world has an alphabet of at least twelve
 //! operations, the letters. All words of up to `DEPTH` letters are carried out, and every checker of
-//! `ops/checkers` runs after every letter. From every state that is first reached with at least two
-//! letters left, a second run stops the faults: then every wanted topic must be joined and every push
-//! must get its outcome.
+//! `ops/checkers` runs after every letter. From every state that is reached with at least two letters
+//! left, a second run stops the faults: then every wanted topic must be joined and every push must get
+//! its outcome.
 //!
 //! Words with the same beginning share that part of the search, which goes depth first and clones the
 //! world at each letter. Words that lead to the same state share the rest: a state is not entered
@@ -255,7 +255,7 @@ impl Search {
             return;
         }
         self.seen.insert(fingerprint, left);
-        if before.is_none() && left > 1 {
+        if left > 1 && before.is_none_or(|before| before <= 1) {
             let mut world = world.clone();
             let peace = if left % 2 == 0 { Peace::Answered } else { Peace::Forgotten };
             assert!(world.settle(peace, LONG), "no end: {:?}", world.socket);
