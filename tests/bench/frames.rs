@@ -17,6 +17,8 @@ pub(crate) enum Body {
     LongString,
     /// 64 bytes that are not JSON.
     Binary,
+    /// 1 KiB of JSON: a list of records whose values differ in each message.
+    Readings,
 }
 
 impl Body {
@@ -34,6 +36,7 @@ impl Body {
                 bytes.resize(64, b'x');
                 bytes
             }
+            Self::Readings => readings(number).into_bytes(),
         }
     }
 }
@@ -61,6 +64,28 @@ fn records(number: u64, length: usize) -> String {
     text.pop();
     let _ = write!(text, r#"],"n":{number},"more":""#);
     padded(text, length)
+}
+
+/// 1 KiB of readings of sensors. Compression cannot replace them by a reference to an earlier message.
+fn readings(number: u64) -> String {
+    let mut state = number;
+    let mut below = |limit: u64| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % limit
+    };
+    let mut text = String::from(r#"{"records":["#);
+    while text.len() < 1_024 - 110 {
+        let (id, sensor) = (below(100_000), below(10_000));
+        let (value, unit) = (below(100_000), ["mbar", "C", "%"][below(3) as usize]);
+        let _ = write!(
+            text,
+            r#"{{"id":{id},"name":"sensor-{sensor:04}","value":{value},"unit":"{unit}","ok":true}},"#,
+        );
+    }
+    text.pop();
+    let _ = write!(text, r#"],"n":{number}}}"#);
+    text
 }
 
 /// The field of a JSON payload that a consumer reads.

@@ -9,11 +9,17 @@ use std::time::Instant;
 use futures_util::join;
 
 use super::Failure;
+#[cfg(feature = "deflate")]
+use super::compressed;
 use super::floor::Floor;
+#[cfg(feature = "deflate")]
+use super::frames::Body;
 use super::measure::{cpu, resident};
 use super::ours::{self, Ours};
 use super::server::Server;
 use super::workloads::BUFFERS;
+#[cfg(feature = "deflate")]
+use super::workloads::Job;
 use crate::rt;
 
 /// The number of connections that are opened concurrently.
@@ -31,17 +37,85 @@ pub(crate) fn table() -> Result<(), Failure> {
         ("connection, default, 1,000", ["ours", "default", "1000", "1"], None),
         ("further channel, many, 100 x 50", ["ours", "many", "100", "51"], Some(3.0)),
     ] {
-        let program = std::env::current_exe()?;
-        let output = Command::new(program).arg("idle").args(arguments).output()?;
-        let text = String::from_utf8(output.stdout)?;
-        let bytes: f64 = text
-            .trim()
-            .parse()
-            .map_err(|_| format!("{name}: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
-        let measured = bytes / 1_024.0;
+        let measured = in_process_of_its_own(name, "idle", &arguments)?;
         let target = target.map_or(String::new(), |target| format!("{target:.1}"));
         println!("{name:36} {measured:>9.1} {target:>9}");
     }
+    Ok(())
+}
+
+/// Runs a part of the benchmark that prints a number of bytes, and returns it in KiB.
+fn in_process_of_its_own(name: &str, part: &str, arguments: &[&str]) -> Result<f64, Failure> {
+    let program = std::env::current_exe()?;
+    let output = Command::new(program).arg(part).args(arguments).output()?;
+    let text = String::from_utf8(output.stdout)?;
+    let bytes: f64 = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("{name}: {text}{}", String::from_utf8_lossy(&output.stderr)))?;
+    Ok(bytes / 1_024.0)
+}
+
+/// Prints the memory of an idle connection with each preset of compression. The connections have sent and
+/// received more than the largest window, so that theirs are full.
+#[cfg(feature = "deflate")]
+pub(crate) fn compressed_table() -> Result<(), Failure> {
+    println!("\n{:36} {:>9} {:>9}", "resident memory, KiB", "measured", "target");
+    for (preset, connections, echoes, target) in [
+        ("none", "1000", "0", None),
+        ("none", "1000", "80", None),
+        ("smallest", "1000", "80", Some(20.0)),
+        ("balanced", "1000", "80", Some(28.0)),
+        ("balanced", "10000", "80", Some(28.0)),
+        ("strongest", "1000", "80", None),
+        ("balanced", "1000", "0", Some(28.0)),
+    ] {
+        let arguments = [preset, connections, echoes];
+        let name = format!("{preset}, many, {connections}, {echoes} KiB sent");
+        let measured = in_process_of_its_own(&name, "compressed", &arguments)?;
+        let target = target.map_or(String::new(), |target: f64| format!("{target:.1}"));
+        println!("{name:36} {measured:>9.1} {target:>9}");
+    }
+    Ok(())
+}
+
+/// Opens connections with a preset of compression, echoes this many messages of 1 KiB on each of them, and
+/// prints the memory of each.
+#[cfg(feature = "deflate")]
+pub(crate) fn compressed_alone(preset: &str, connections: u64, echoes: u64) -> Result<(), Failure> {
+    let (server, compression) = (Server::start()?, compressed::preset(preset)?);
+    let port = server.port;
+    let each = rt::block_on(async move {
+        let open = async move |count: u64| {
+            let mut open = Vec::new();
+            while (open.len() as u64) < count {
+                let now = AT_A_TIME.min(count - open.len() as u64);
+                let dials = (0..now).map(|_| async move {
+                    let config = ours::native(port)?.for_many_connections();
+                    let config = config.heartbeat_interval(INTERVAL).compression(compression);
+                    let mut ours = Ours::open(config, 1).await?;
+                    let (body, outstanding) = (Body::Readings, 4);
+                    if echoes > 0 {
+                        ours.run(Job::Echo { body, outstanding, messages: echoes }).await?;
+                    }
+                    Ok::<_, Failure>(ours)
+                });
+                for ours in rt::all(dials).await {
+                    open.push(ours?);
+                }
+            }
+            Ok::<_, Failure>(open)
+        };
+        // One-time allocations are not counted.
+        let first = open(1).await?;
+        let before = resident();
+        let held = open(connections).await?;
+        rt::sleep(Duration::from_secs(1)).await;
+        let after = resident();
+        drop((first, held));
+        Ok::<_, Failure>((after - before) as f64 / connections as f64)
+    })?;
+    println!("{each:.0}");
     Ok(())
 }
 

@@ -4,6 +4,8 @@
 //! The client and the floor, a minimal client, take turns in one process, so that other load on the
 //! machine affects both. The result is the median of the ratios of their CPU time.
 
+#[cfg(feature = "deflate")]
+mod compressed;
 mod floor;
 mod frames;
 mod idle;
@@ -20,6 +22,7 @@ const USAGE: &str = "\
 usage: bench                                    everything
        bench ratios [PREFIX [ROUNDS]]           CPU time, compared with the floor
        bench idle                               memory of idle connections
+       bench compression [ROUNDS]               CPU time and memory with each preset (feature deflate)
        bench costs                              CPU time of connects and heartbeats
        bench heartbeats CONNECTIONS             whether they are spread
        bench storm                              a consumer that does not keep up
@@ -37,12 +40,28 @@ pub(crate) fn run() -> Result<(), Failure> {
         [] => {
             workloads::table("", ROUNDS)?;
             idle::table()?;
+            #[cfg(feature = "deflate")]
+            {
+                compressed::table(ROUNDS)?;
+                idle::compressed_table()?;
+            }
             idle::costs()?;
             idle::heartbeats(10_000)?;
             storm::run()
         }
         ["ratios"] => workloads::table("", ROUNDS),
         ["idle"] => idle::table(),
+        #[cfg(feature = "deflate")]
+        ["compression"] => {
+            compressed::table(ROUNDS)?;
+            idle::compressed_table()
+        }
+        #[cfg(feature = "deflate")]
+        ["compression", rounds] => compressed::table(rounds.parse()?),
+        #[cfg(feature = "deflate")]
+        ["compressed", preset, connections, echoes] => {
+            idle::compressed_alone(preset, connections.parse()?, echoes.parse()?)
+        }
         ["costs"] => idle::costs(),
         ["idle", side, preset, connections, channels] => {
             idle::alone(side, preset, connections.parse()?, channels.parse()?)

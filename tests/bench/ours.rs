@@ -36,6 +36,12 @@ pub(crate) fn config(port: u16) -> Result<Config, Failure> {
     }
 }
 
+/// The same configuration with phx's own WebSocket.
+#[cfg(feature = "deflate")]
+pub(crate) fn native(port: u16) -> Result<Config, Failure> {
+    Ok(config(port)?.transport(crate::phx::config::TransportKind::WebSocket))
+}
+
 /// Whether the clients use phx's own WebSocket.
 pub(crate) fn is_native() -> bool {
     std::env::var("TRANSPORT").is_ok_and(|name| name == "websocket")
@@ -132,7 +138,10 @@ async fn call(room: Channel, body: Body, count: u64, alone: bool) -> Result<Dura
             let response = room.push("echo", payload).await?.ok()?;
             std::hint::black_box(number_in(response.as_bytes())?);
         } else {
-            let payload = Payload::json(&Echo { n, body: FILLER })?;
+            let payload = match body {
+                Body::Small => Payload::json(&Echo { n, body: FILLER })?,
+                body => Payload::received_json(body.payload(n)),
+            };
             let response = room.push("echo", payload).await?.ok()?;
             std::hint::black_box(response.deserialize::<Numbered>()?.n);
         }

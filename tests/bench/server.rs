@@ -2,15 +2,19 @@
 //! only what the workloads need. The frames of a flood are rendered in advance, so that clients never
 //! wait for the server.
 
+use core::ops::Range;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 
+#[cfg(not(feature = "deflate"))]
 use crate::rt::tungstenite;
 
 use super::Failure;
+#[cfg(feature = "deflate")]
+use super::compressed;
 use super::frames::{Body, Flood, broadcast, length_byte, put_frame, topic};
 
 /// The environment variable with the number of the core that the server runs on. The script `run` sets
@@ -82,6 +86,12 @@ pub(crate) fn serve() -> Result<(), Failure> {
 
 fn connection(stream: TcpStream) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
+    #[cfg(feature = "deflate")]
+    let mut stream = match compressed::accept(stream)? {
+        (stream, None) => stream,
+        (stream, Some(agreed)) => return compressed::serve(stream, &agreed),
+    };
+    #[cfg(not(feature = "deflate"))]
     let mut stream = tungstenite::accept(stream).map_err(|error| error.to_string())?.into_inner();
     let mut floods = HashMap::new();
     let mut incoming = Vec::new();
@@ -99,9 +109,10 @@ fn connection(stream: TcpStream) -> Result<(), Failure> {
         let mut used = 0;
         while let Some((opcode, length)) = next_frame(&mut incoming[used..]) {
             let payload = &incoming[used + length.start..used + length.end];
+            let mut answer = |binary, parts: &[&[u8]]| put_frame(&mut out, binary, parts);
             let flood = match opcode {
-                1 => answer_text(payload, &mut out)?,
-                2 => answer_binary(payload, &mut out),
+                1 => answer_text(payload, &mut answer)?,
+                2 => answer_binary(payload, &mut answer),
                 8 => return Ok(()),
                 _ => None,
             };
@@ -122,7 +133,7 @@ fn connection(stream: TcpStream) -> Result<(), Failure> {
 }
 
 /// Unmasks a complete client frame in place. Returns its opcode and the range of its payload.
-fn next_frame(bytes: &mut [u8]) -> Option<(u8, core::ops::Range<usize>)> {
+fn next_frame(bytes: &mut [u8]) -> Option<(u8, Range<usize>)> {
     let opcode = bytes.first()? & 0x0f;
     let (length, head) = match bytes.get(1)? & 0x7f {
         126 => (usize::from(u16::from_be_bytes(bytes.get(2..4)?.try_into().ok()?)), 4),
@@ -138,7 +149,11 @@ fn next_frame(bytes: &mut [u8]) -> Option<(u8, core::ops::Range<usize>)> {
 }
 
 /// Answers with `ok`; the answer to an echo has its payload. Returns the flood, if one was requested.
-fn answer_text(text: &[u8], out: &mut Vec<u8>) -> Result<Option<Flood>, Failure> {
+/// `answer` is called with the parts of the message.
+pub(crate) fn answer_text(
+    text: &[u8],
+    answer: impl FnOnce(bool, &[&[u8]]),
+) -> Result<Option<Flood>, Failure> {
     // Neither refs nor the topics of a benchmark have a comma.
     let mut parts = text[1..text.len() - 1].splitn(5, |byte| *byte == b',');
     let mut part = || parts.next().ok_or("five parts");
@@ -146,17 +161,17 @@ fn answer_text(text: &[u8], out: &mut Vec<u8>) -> Result<Option<Flood>, Failure>
     let response = if event == b"\"echo\"" { payload } else { b"{}" };
     let middle = b",\"phx_reply\",{\"status\":\"ok\",\"response\":";
     let parts = [b"[", join_ref, b",", msg_ref, b",", topic, middle, response, b"}]"];
-    put_frame(out, false, &parts);
+    answer(false, &parts);
     Ok(if event == b"\"flood\"" { Some(serde_json::from_slice(payload)?) } else { None })
 }
 
-fn answer_binary(push: &[u8], out: &mut Vec<u8>) -> Option<Flood> {
+fn answer_binary(push: &[u8], answer: impl FnOnce(bool, &[&[u8]])) -> Option<Flood> {
     let [0, join_ref, msg_ref, topic, event, ..] = *push else { return None };
     let [join_ref, msg_ref, topic, event] = [join_ref, msg_ref, topic, event].map(usize::from);
     let named = &push[5..5 + join_ref + msg_ref + topic];
     let payload = &push[5 + named.len() + event..];
     let head = [1, push[1], push[2], push[3], length_byte(b"ok")];
-    put_frame(out, true, &[&head, named, b"ok", payload]);
+    answer(true, &[&head, named, b"ok", payload]);
     None
 }
 

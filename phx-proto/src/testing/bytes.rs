@@ -8,10 +8,12 @@
 use bytes::{Bytes, BytesMut};
 
 use super::link::{Direction, Parcel};
+#[cfg(feature = "deflate")]
+use crate::config::Compression;
 use crate::event::input::Progress;
 use crate::socket::rng::Rng;
 use crate::websocket::acknowledgements::Acknowledgements;
-use crate::websocket::{Endpoint, Event, Limits, SendError};
+use crate::websocket::{Endpoint, Event, Limits, SendError, codecs};
 
 /// The number of bytes that a machine prepares for one write.
 const WRITE: usize = 32 << 10;
@@ -54,6 +56,15 @@ impl Machines {
             server: machine(Endpoint::server(&limits)),
             in_transit: 0,
         }
+    }
+
+    /// Compresses what each side sends from now on, with the settings that were negotiated, each from the
+    /// point of view of its side.
+    #[cfg(feature = "deflate")]
+    pub(super) fn compress(mut self, client: &Compression, server: &Compression) -> Self {
+        self.client.endpoint = self.client.endpoint.compressed(client);
+        self.server.endpoint = self.server.endpoint.compressed(server);
+        self
     }
 
     const fn sender(&mut self, direction: Direction) -> &mut Machine {
@@ -143,7 +154,7 @@ impl Machine {
         if self.unsent.is_empty() {
             let probed = self.endpoint.upload().probed;
             let key = || (rng.next_u64() as u32).to_be_bytes();
-            self.endpoint.poll_transmit(&mut self.unsent, WRITE, key);
+            codecs::poll_transmit(&mut self.endpoint, &mut self.unsent, WRITE, key);
             let count = self.endpoint.upload().probed;
             if count > probed {
                 self.acknowledgements.asked(count, sent);
@@ -155,7 +166,7 @@ impl Machine {
 
     fn next(&mut self) -> Option<Parcel> {
         loop {
-            match self.endpoint.poll_event(&mut self.arrived) {
+            match codecs::poll_event(&mut self.endpoint, &mut self.arrived) {
                 Ok(Some(Event::Message(frame))) => return Some(Parcel::Frame(frame)),
                 Ok(Some(Event::Close(close))) => return Some(Parcel::Close(close.code)),
                 Ok(Some(Event::Acknowledged(count))) => self.acknowledgements.answered(count),

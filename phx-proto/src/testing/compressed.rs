@@ -12,8 +12,8 @@ use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use crate::config::Compression;
-use crate::transport::{Io, codecs};
-use crate::websocket::{Endpoint, Event, Limits, State};
+use crate::transport::Io;
+use crate::websocket::{Endpoint, Event, Limits, State, codecs};
 use crate::wire::Frame;
 
 /// The number of bytes that are read or masked at once.

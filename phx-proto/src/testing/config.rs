@@ -146,7 +146,8 @@ impl ServerConfig {
 
     /// Accepts the offer of permessage-deflate, as Phoenix does with `compress: true`, and compresses
     /// the sent messages. The server keeps these windows and contexts, or smaller ones if the client
-    /// asks for them. By default the server declines the offer. Used with real sockets.
+    /// asks for them. By default the server declines the offer. Used with real sockets and on links that
+    /// [carry bytes](super::Link::carry_bytes).
     #[cfg(feature = "deflate")]
     #[must_use]
     pub fn compress(mut self, compression: crate::config::Compression) -> Self {

@@ -17,6 +17,8 @@ use super::link::{Direction, Parcel};
 use super::server::Output;
 use super::trace::{ClientId, TraceEvent, What};
 use super::world::{Client, World};
+#[cfg(feature = "deflate")]
+use crate::config::Compression;
 use crate::config::Secret;
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, DialKind};
@@ -24,6 +26,8 @@ use crate::event::input::{Ended, Opened};
 use crate::event::refusal::Refusal;
 use crate::id::ConnectionId;
 use crate::time::Time;
+#[cfg(feature = "deflate")]
+use crate::websocket::upgrade::{CompressionAnswer, agreed_compression, offer_compression};
 
 /// What the next step runs. At equal times, the variant that comes first is run first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -126,8 +130,16 @@ impl World {
                 message: "connection refused".to_owned(),
             });
         }
-        match self.server.connect(self.now, &handshake::HttpRequest::from(request)) {
+        #[cfg_attr(not(feature = "deflate"), expect(unused_mut))]
+        let mut request = handshake::HttpRequest::from(request);
+        #[cfg(feature = "deflate")]
+        let offered = self.clients[index].offer_compression(&mut request);
+        match self.server.connect(self.now, &request) {
             Ok(accepted) => {
+                #[cfg(feature = "deflate")]
+                if let (Some(offered), Some(selected)) = (offered, &accepted.extensions) {
+                    self.clients[index].compress(id, &offered, selected);
+                }
                 self.peers.insert(accepted.peer, (index, id));
                 self.clients[index].peers.insert(id, accepted.peer);
                 Parcel::Opened(Opened { protocol: accepted.protocol })
@@ -246,6 +258,34 @@ impl Client {
 }
 
 /// Converts a request of the core to a request of the server.
+#[cfg(feature = "deflate")]
+impl Client {
+    /// Adds the offer of the client's configuration to a request, if the link carries bytes.
+    fn offer_compression(&self, request: &mut handshake::HttpRequest) -> Option<Compression> {
+        let offered = self.socket.config().compression.filter(|_| self.link.carries_bytes())?;
+        request.headers.push(("sec-websocket-extensions".to_owned(), offer_compression(&offered)));
+        Some(offered)
+    }
+
+    /// Compresses the messages of a connection whose server selected this extension.
+    ///
+    /// # Panics
+    ///
+    /// If the server's answer does not fit the offer.
+    fn compress(
+        &mut self,
+        id: ConnectionId,
+        offered: &Compression,
+        selected: &(String, Compression),
+    ) {
+        let (answer, server) = selected;
+        match agreed_compression(offered, [&**answer]) {
+            CompressionAnswer::Agreed(client) => self.link.compress(id, &client, server),
+            other => panic!("the server answered the offer with {answer:?}: {other:?}"),
+        }
+    }
+}
+
 impl From<&ConnectRequest> for handshake::HttpRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());

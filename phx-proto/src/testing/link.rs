@@ -42,6 +42,8 @@ use ::bytes::Bytes;
 
 #[cfg(feature = "websocket")]
 use super::bytes::{Machines, piece};
+#[cfg(feature = "deflate")]
+use crate::config::Compression;
 use crate::config::backoff::DelayRange;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::{Cause, DialKind};
@@ -291,7 +293,9 @@ impl Link {
     /// there is an [`Endpoint`](crate::websocket::Endpoint) with these limits, except that its outbox
     /// is unlimited.
     ///
-    /// The upgrade is not carried as bytes.
+    /// The upgrade is not carried as bytes. In a [`World`](super::World) whose server accepts compression
+    /// (`ServerConfig::compress`), both ends compress the messages of clients that offer it
+    /// ([`Config::compression`](crate::Config::compression)).
     ///
     /// # Panics
     ///
@@ -459,6 +463,24 @@ impl Link {
         }
         self.wires.insert(id, wire);
         self.send(now, id, Direction::Up, Parcel::Request(Box::new(request)));
+    }
+
+    /// Whether connections that are opened now carry bytes.
+    #[cfg(feature = "deflate")]
+    pub(super) const fn carries_bytes(&self) -> bool {
+        self.machines.is_some()
+    }
+
+    /// Compresses the messages of a connection on which no frame was sent yet.
+    #[cfg(feature = "deflate")]
+    pub(super) fn compress(
+        &mut self,
+        id: ConnectionId,
+        client: &Compression,
+        server: &Compression,
+    ) {
+        let Some(wire) = self.wires.get_mut(&id) else { return };
+        wire.machines = wire.machines.take().map(|it| Box::new(it.compress(client, server)));
     }
 
     /// Sends a parcel on a connection. After the end of the connection, the parcel is ignored.

@@ -13,8 +13,6 @@
 //! This module is for authors of adapters and is not covered by the stability promise. Nothing here
 //! requires `Send`: a type is `Send` if the streams and futures of the adapter are.
 
-#[cfg(feature = "websocket")]
-pub(crate) mod codecs;
 mod dial;
 mod exchange;
 mod incoming;

@@ -30,9 +30,9 @@ use std::io;
 use bytes::{Buf, BytesMut};
 use futures_io::{AsyncRead, AsyncWrite};
 
+use super::entropy;
 use super::stream::Io;
 use super::streams::Totals;
-use super::{codecs, entropy};
 use crate::client::{Received, Transport, WriteFailed};
 use crate::config::Config;
 use crate::event::input::{Ended, Progress};
@@ -40,7 +40,9 @@ use crate::websocket::acknowledgements::Acknowledgements;
 #[cfg(feature = "deflate")]
 use crate::websocket::compressed_max;
 use crate::websocket::upgrade::Upgraded;
-use crate::websocket::{Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation};
+use crate::websocket::{
+    Close, Endpoint, Event, Fault, Limits, MaskKeys, SendError, Violation, codecs,
+};
 use crate::wire::Frame;
 
 /// The largest read whose buffer is on the stack.

@@ -234,7 +234,7 @@ impl Endpoint {
     }
 
     /// Whether compression was agreed.
-    #[cfg(all(feature = "deflate", feature = "adapter"))]
+    #[cfg(all(feature = "deflate", any(feature = "adapter", feature = "testing")))]
     pub(crate) const fn is_compressed(&self) -> bool {
         self.receiver.decompressor.is_some()
     }

@@ -20,6 +20,8 @@
 pub(crate) mod acknowledgements;
 #[cfg(feature = "websocket")]
 mod close;
+#[cfg(all(feature = "websocket", any(feature = "adapter", feature = "testing")))]
+pub(crate) mod codecs;
 #[cfg(feature = "adapter")]
 pub(crate) mod control_watch;
 #[cfg(feature = "websocket")]

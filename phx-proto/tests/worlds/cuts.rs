@@ -4,11 +4,16 @@
 //! world of its own, in which the connection ends after that many bytes: between two frames, inside a
 //! header, a mask key, a fragment, a ping between fragments, or the reply to a close frame. The
 //! invariants of the random worlds hold at every step, and both sides recover.
+//!
+//! With the feature `deflate`, the same happens to a conversation whose messages are compressed. Each message
+//! refers to the text of earlier ones, and the messages after the cut to that of the new connection only.
 
 use std::time::Duration;
 
 use crate::soak::checks::{Checks, Made, missing};
-use phx_proto::testing::{ClientId, Cut, Direction, World};
+#[cfg(feature = "deflate")]
+use phx_proto::config::Compression;
+use phx_proto::testing::{ClientId, Cut, Direction, ServerConfig, World};
 use phx_proto::websocket::Limits;
 use phx_proto::{Config, Payload, PushOptions, Socket};
 use serde_json::json;
@@ -25,6 +30,14 @@ const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
+/// The kind of a conversation.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Plain,
+    #[cfg(feature = "deflate")]
+    Compressed,
+}
+
 /// A client that talks to the server over bytes.
 struct Conversation {
     world: World,
@@ -37,19 +50,30 @@ struct Conversation {
 }
 
 impl Conversation {
-    fn new(cut: Option<(Direction, u64)>) -> Self {
-        let mut world = World::new(7);
+    fn new(kind: Kind, cut: Option<(Direction, u64)>) -> Self {
+        let server = ServerConfig::default();
+        #[cfg(feature = "deflate")]
+        let server = match kind {
+            Kind::Plain => server,
+            Kind::Compressed => server.compress(Compression::strongest().send_bytes_min(0)),
+        };
+        let mut world = World::with_server(7, server);
         world.latency(ms(1)..=ms(9));
         world.carry_bytes(&Limits { fragment_bytes: FRAGMENT, ..Limits::default() });
         let config = Config::new("ws://localhost:4000/socket/websocket").expect("a valid URI");
         let config = config.param("user_id", "7").heartbeat_interval(Duration::from_secs(2));
         let config = config.join_concurrency(2).expect("some joins");
+        #[cfg(feature = "deflate")]
+        let config = match kind {
+            Kind::Plain => config,
+            Kind::Compressed => config.compression(Compression::balanced().send_bytes_min(0)),
+        };
         let client = world.idle_client(config.pushes_in_flight_max(9).expect("some calls"));
         if let Some((direction, bytes)) = cut {
             world.link(client).cut_after_bytes(direction, bytes, Cut::Lost);
         }
         let checks = Checks::new(client, 2, 9);
-        let at = format!("cut at {cut:?}");
+        let at = format!("{kind:?}, cut at {cut:?}");
         let mut talk = Self { world, client, checks, seen: 0, pushes: 0, at };
         talk.world.connect(client);
         talk
@@ -121,8 +145,8 @@ impl Conversation {
 }
 
 /// The bytes of the whole conversation in each direction.
-fn recorded() -> (u64, u64) {
-    let mut talk = Conversation::new(None);
+fn recorded(kind: Kind) -> (u64, u64) {
+    let mut talk = Conversation::new(kind, None);
     talk.talk();
     talk.recover();
     assert_eq!(talk.world.socket(talk.client).stats().connections, 1);
@@ -130,9 +154,9 @@ fn recorded() -> (u64, u64) {
     (link.bytes_arrived(Direction::Up), link.bytes_arrived(Direction::Down))
 }
 
-fn cut_everywhere(direction: Direction, bytes: u64) {
+fn cut_everywhere(kind: Kind, direction: Direction, bytes: u64) {
     for at in 0..bytes {
-        let mut talk = Conversation::new(Some((direction, at)));
+        let mut talk = Conversation::new(kind, Some((direction, at)));
         talk.talk();
         talk.recover();
         let connections = talk.world.socket(talk.client).stats().connections;
@@ -142,14 +166,32 @@ fn cut_everywhere(direction: Direction, bytes: u64) {
 
 #[test]
 fn cut_at_every_byte_up_recovers() {
-    let (up, _) = recorded();
+    let (up, _) = recorded(Kind::Plain);
     assert!(up > 1_000, "{up} bytes");
-    cut_everywhere(Direction::Up, up);
+    cut_everywhere(Kind::Plain, Direction::Up, up);
 }
 
 #[test]
 fn cut_at_every_byte_down_recovers() {
-    let (_, down) = recorded();
+    let (_, down) = recorded(Kind::Plain);
     assert!(down > 1_000, "{down} bytes");
-    cut_everywhere(Direction::Down, down);
+    cut_everywhere(Kind::Plain, Direction::Down, down);
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn cut_at_every_compressed_byte_up_recovers() {
+    let (up, _) = recorded(Kind::Compressed);
+    let plain = recorded(Kind::Plain).0;
+    assert!(up > 500 && up < plain * 3 / 4, "{up} of {plain} bytes");
+    cut_everywhere(Kind::Compressed, Direction::Up, up);
+}
+
+#[cfg(feature = "deflate")]
+#[test]
+fn cut_at_every_compressed_byte_down_recovers() {
+    let (_, down) = recorded(Kind::Compressed);
+    let plain = recorded(Kind::Plain).1;
+    assert!(down > 500 && down < plain * 3 / 4, "{down} of {plain} bytes");
+    cut_everywhere(Kind::Compressed, Direction::Down, down);
 }

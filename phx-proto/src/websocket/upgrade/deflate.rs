@@ -25,7 +25,7 @@ const CLIENT_BITS: &str = "client_max_window_bits";
 const BITS_MAX: u8 = 15;
 
 /// The value of `Sec-WebSocket-Extensions` in a request.
-pub(super) fn offer(compression: &Compression) -> String {
+pub(crate) fn offer(compression: &Compression) -> String {
     let mut offer = NAME.to_owned();
     if !compression.receive_takeover {
         // RFC 7692 section 7.1.1.1.
@@ -46,7 +46,7 @@ pub(super) fn offer(compression: &Compression) -> String {
 
 /// What the extensions of a response mean.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(crate) enum Answer {
     /// The server declined the offer.
     Declined,
     /// The server accepted it, with these parameters.
@@ -58,7 +58,7 @@ pub(super) enum Answer {
 }
 
 /// Compares the extensions of a response with the offer.
-pub(super) fn agreed<'a>(
+pub(crate) fn agreed<'a>(
     offered: &Compression,
     headers: impl IntoIterator<Item = &'a str>,
 ) -> Answer {

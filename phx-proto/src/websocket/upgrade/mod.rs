@@ -62,7 +62,10 @@ use core::fmt;
 use bytes::Bytes;
 
 #[cfg(all(feature = "deflate", feature = "testing"))]
-pub(crate) use self::deflate::accept as accept_compression;
+pub(crate) use self::deflate::{
+    Answer as CompressionAnswer, accept as accept_compression, agreed as agreed_compression,
+    offer as offer_compression,
+};
 pub use self::error::UpgradeError;
 pub use self::proxy::{Connect, ProxyCredentials, Tunnel, TunnelRequest};
 pub use self::request::accept_key;

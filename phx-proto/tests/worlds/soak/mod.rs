@@ -2,7 +2,11 @@
 //! channel is joined and every push ends within twenty minutes of virtual time.
 //!
 //! With the feature `websocket`, every fourth world carries the bytes of WebSocket frames instead of
-//! whole frames.
+//! whole frames. With the feature `deflate`, most of those negotiate compression, with random windows
+//! and contexts on each side. A message refers to the text of earlier messages of its connection, and
+//! the server of a new connection has an empty window. So a client that kept a window across a
+//! reconnect, or whose window differs from the server's, sends messages that the server cannot
+//! decompress, and the link panics.
 //!
 //! `PHX_WORLDS=100 cargo test …` runs a hundred times as many worlds. `PHX_WORLD_SEED=7` runs only
 //! the world of that seed, and prints its trace if it fails.
@@ -42,11 +46,13 @@ fn soak_part(part: u64) {
         all.replies += totals.replies;
         all.repeats += totals.repeats;
         all.unrouted += totals.unrouted;
+        all.compressing += totals.compressing;
     }
     println!("seeds from {}, {worlds} worlds: {all:?}", part * worlds);
     // Without these events the soak would prove nothing.
     assert!(all.connections > worlds && all.joins > worlds && all.replies > worlds, "{all:?}");
     assert!(all.repeats > 0 && all.unrouted > 0, "{all:?}");
+    assert!(!cfg!(feature = "deflate") || all.compressing > worlds / 10, "{all:?}");
 }
 
 fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {

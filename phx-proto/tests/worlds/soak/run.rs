@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use super::checks::{Checks, Made, missing};
 use super::keyed::Keyed;
+#[cfg(feature = "deflate")]
+use phx_proto::config::Compression;
 use phx_proto::testing::{ClientId, Cut, Direction, ServerConfig, Version, World};
 #[cfg(feature = "websocket")]
 use phx_proto::websocket::Limits;
@@ -99,6 +101,8 @@ pub struct Totals {
     /// Pushes that were pushed again with their key.
     pub repeats: u64,
     pub unrouted: u64,
+    /// Worlds whose server accepts compression.
+    pub compressing: u64,
 }
 
 struct Soak {
@@ -114,6 +118,9 @@ struct Soak {
     faults: Vec<&'static str>,
     /// The percentage of events that are faults.
     fault_rate: u64,
+    /// Whether the server accepts compression.
+    #[cfg(feature = "deflate")]
+    compresses: bool,
 }
 
 /// Runs the world of one seed. The error names the invariant that does not hold, and ends with the
@@ -142,6 +149,11 @@ impl Soak {
             .drainer(dice.draw(2) == 0)
             .channel_delay(ms(pick(&mut dice, &[0, 0, 5, 400])))
             .presence_delay(ms(pick(&mut dice, &[0, 0, 20, 2_000])));
+        #[cfg(feature = "deflate")]
+        let (server, compresses) = match compression(&mut dice) {
+            Some(own) if seed % 4 == 0 => (server.compress(own), true),
+            _ => (server, false),
+        };
         let mut world = World::with_server(seed, server);
         let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
         world.latency(ms(latency.0)..=ms(latency.1));
@@ -162,6 +174,8 @@ impl Soak {
             wishes: Vec::new(),
             faults: Vec::new(),
             fault_rate: 0,
+            #[cfg(feature = "deflate")]
+            compresses,
         };
         soak.wishes = WISHES.into_iter().filter(|_| soak.world.draw(2) == 0).collect();
         soak.wishes.push("join");
@@ -188,6 +202,10 @@ impl Soak {
         config = config.pushes_in_flight_max(in_flight).expect("some calls");
         if world.draw(3) == 0 {
             config = config.codec(Arc::new(V1)).expect("no vsn in the address");
+        }
+        #[cfg(feature = "deflate")]
+        if self.compresses {
+            config = config.compression(compression(world));
         }
         let client = world.client(config);
         let buffer = pick(world, &[1, 3, 256]);
@@ -496,6 +514,8 @@ impl Soak {
             repeats: self.keyed.repeats(),
             steps: self.world.steps(),
             virtual_seconds: self.world.now().as_millis() / 1_000,
+            #[cfg(feature = "deflate")]
+            compressing: u64::from(self.compresses),
             ..Totals::default()
         };
         for event in self.world.events() {
@@ -534,4 +554,20 @@ fn pick<T: Copy>(world: &mut World, from: &[T]) -> T {
 
 const fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
+}
+
+/// Random settings of one side; sometimes no compression.
+#[cfg(feature = "deflate")]
+fn compression(world: &mut World) -> Option<Compression> {
+    let presets = [Compression::smallest(), Compression::balanced(), Compression::strongest()];
+    let preset = pick(world, &presets);
+    let mut bits = || u8::try_from(9 + world.draw(7)).unwrap_or(9);
+    let (receive, send) = (bits(), bits());
+    let windows = preset.window_bits(receive, send).expect("from 9 to 15");
+    let windows = pick(world, &[preset, windows]);
+    let takeover =
+        pick(world, &[(true, true), (true, true), (true, false), (false, true), (false, false)]);
+    let bytes_min = pick(world, &[0, 64, 200]);
+    let settings = windows.context_takeover(takeover.0, takeover.1).send_bytes_min(bytes_min);
+    (world.draw(5) > 0).then_some(settings)
 }

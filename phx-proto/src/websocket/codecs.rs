@@ -5,7 +5,7 @@
 
 use bytes::BytesMut;
 
-use crate::websocket::{Endpoint, Event, Fault};
+use super::{Endpoint, Event, Fault};
 
 /// Calls [`Endpoint::poll_event`] with the codecs of this thread.
 #[cfg(not(feature = "deflate"))]
