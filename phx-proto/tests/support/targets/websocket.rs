@@ -82,7 +82,10 @@ pub fn deflate_receive(data: &[u8]) {
         assert!(message.len() <= message_bytes_max);
         assert!(!message.is_text() || std::str::from_utf8(message.as_bytes()).is_ok());
     }
-    let limits = Limits { fragment_bytes: usize::from(*cut), ..unbounded() };
+    // A few bytes can decompress to a long message, which must not exceed `fragments_max`.
+    let longest = messages.iter().map(Frame::len).max().unwrap_or(0);
+    let fragment_bytes = usize::from(*cut).max(longest / 1_000);
+    let limits = Limits { fragment_bytes, ..unbounded() };
     let (client, server) = (Endpoint::client(&limits), Endpoint::server(&limits));
     send_again(messages, (client.compressed(&agreed), server.compressed(&agreed)));
 }
