@@ -21,12 +21,13 @@ use crate::rt;
 use crate::rt::tungstenite::handshake::server::{Request, Response};
 use crate::rt::tungstenite::{self, http::HeaderValue};
 
-/// The presets by name, and none.
-pub(crate) const PRESETS: [(&str, Option<Compression>); 4] = [
+/// The presets by name, none, and one without context takeover.
+pub(crate) const PRESETS: [(&str, Option<Compression>); 5] = [
     ("none", None),
     ("smallest", Some(Compression::smallest())),
     ("balanced", Some(Compression::balanced())),
     ("strongest", Some(Compression::strongest())),
+    ("no-takeover", Some(Compression::balanced().context_takeover(false, false))),
 ];
 
 /// The preset with a name.

@@ -68,6 +68,7 @@ pub(crate) fn compressed_table() -> Result<(), Failure> {
         ("balanced", "1000", "80", Some(28.0)),
         ("balanced", "10000", "80", Some(28.0)),
         ("strongest", "1000", "80", None),
+        ("no-takeover", "1000", "80", None),
         ("balanced", "1000", "0", Some(28.0)),
     ] {
         let arguments = [preset, connections, echoes];
