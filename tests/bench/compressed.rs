@@ -44,6 +44,7 @@ const EXTENSIONS: &str = "sec-websocket-extensions";
 /// Answers the upgrade of a client, and accepts compression if it is offered.
 pub(crate) fn accept(stream: TcpStream) -> Result<(TcpStream, Option<Compression>), Failure> {
     let mut agreed = None;
+    #[expect(clippy::result_large_err, reason = "the signature of tungstenite")]
     let callback = |request: &Request, mut response: Response| {
         let text = |value: &HeaderValue| value.to_str().unwrap_or_default().to_owned();
         let headers = request.headers().iter();
