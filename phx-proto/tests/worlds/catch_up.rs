@@ -323,7 +323,7 @@ fn run(seed: u64, whole_trace: bool) -> (u64, u64) {
         let trace = if whole_trace { world.trace() } else { world.trace_tail() };
         panic!(
             "world {seed}: {wrong}\n{trace}\nto see it again: PHX_WORLD_SEED={seed} \
-             cargo test -p phx-proto --features testing --test worlds catching_up -- --nocapture"
+             cargo test -p phx-proto --all-features --test worlds catching_up -- --nocapture"
         );
     }
     let seen = catching.consumers.iter().map(|consumer| consumer.seen.seen).sum();

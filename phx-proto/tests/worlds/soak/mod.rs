@@ -59,7 +59,7 @@ fn run_or_tell(seed: u64, whole_trace: bool) -> Totals {
     run(seed, whole_trace).unwrap_or_else(|wrong| {
         panic!(
             "world {seed}: {wrong}\nto see it again: PHX_WORLD_SEED={seed} \
-             cargo test -p phx-proto --features testing,websocket --test worlds soak -- --nocapture"
+             cargo test -p phx-proto --all-features --test worlds soak -- --nocapture"
         )
     })
 }
