@@ -8,7 +8,7 @@ use core::time::Duration;
 use serde_json::json;
 
 use super::world::{World, calling, config, finish, polled_once, run, with_two_wakers};
-use super::{search, wait};
+use super::{search, search_few, wait};
 use crate::client::{
     Channel, ChannelEvent, Client, MailboxOptions, MailboxPolicy, Messages, PushFailed, StreamEnd,
     WeakClient, client,
@@ -127,7 +127,7 @@ fn schedule_readers_see_the_end_when_another_leaves() {
 /// A mailbox is filled and read at the same time. Every message is read or counted as lost, in order.
 #[test]
 fn schedule_full_mailbox_is_drained() {
-    search(|| {
+    search_few(|| {
         for policy in [MailboxPolicy::DropOldest, MailboxPolicy::DropNewest] {
             let world = World::new();
             let client = world.client(|config| config);
@@ -211,7 +211,7 @@ fn asking(client: &WeakClient) -> Waker {
 /// are woken and dropped.
 #[test]
 fn schedule_waker_replaced_between_polls() {
-    search(|| {
+    search_few(|| {
         let world = World::new();
         let (client, driver) = client(config(), world.clone());
         let weak = client.downgrade();

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde_json::json;
 
 use super::world::{World, calling, config, finish, run};
-use super::{search, wait};
+use super::{search, search_few, wait};
 use crate::client::{
     Client, ClientEvent, Clock as _, Received, Runtime as _, Setup, Timer as _, Transport as _,
 };
@@ -260,7 +260,7 @@ fn schedule_payload_owners_call_the_client() {
 /// The lines of a recording are in the order of the core's events, whichever task writes them.
 #[test]
 fn schedule_recording_has_the_order_of_the_core() {
-    search(|| {
+    search_few(|| {
         let world = World::new();
         let lines = Arc::new(Mutex::new(String::new()));
         let written = Arc::clone(&lines);

@@ -35,11 +35,23 @@ use shuttle::{Config, MaxSteps, Runner};
 /// The number of schedules of a scenario for each of the two schedulers.
 const SCHEDULES: usize = 1_000;
 
+/// The number of schedules of a scenario whose runs take more than twice as long as the median.
+const FEW: usize = 250;
+
 /// The number of preemptions that PCT places in a schedule.
 const PREEMPTIONS: usize = 3;
 
 /// Runs a scenario under many schedules, or under the one of `PHX_SCHEDULE`.
 pub(crate) fn search(scenario: fn()) {
+    search_schedules(SCHEDULES, scenario);
+}
+
+/// Like [`search`], for a slow scenario.
+pub(crate) fn search_few(scenario: fn()) {
+    search_schedules(FEW, scenario);
+}
+
+fn search_schedules(schedules: usize, scenario: fn()) {
     if let Some(schedule) = variable("PHX_SCHEDULE") {
         let schedule: String = schedule.split_whitespace().collect();
         return run(ReplayScheduler::new_from_encoded(&schedule), scenario);
@@ -48,7 +60,7 @@ pub(crate) fn search(scenario: fn()) {
         variable(name).map_or(default, |text: String| text.parse().expect("a number"))
     };
     let seed = number("PHX_SEED", 1) as u64;
-    let schedules = SCHEDULES * number("PHX_SCHEDULES", 1);
+    let schedules = schedules * number("PHX_SCHEDULES", 1);
     run(RandomScheduler::new_from_seed(seed, schedules), scenario);
     run(PctScheduler::new_from_seed(seed, PREEMPTIONS, schedules), scenario);
 }

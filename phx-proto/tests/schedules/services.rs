@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::world::{World, calling, config, finish, polled_once, run, with_two_wakers};
-use super::{search, wait};
+use super::{search, search_few, wait};
 use crate::client::Client;
 use crate::event::signal::Signal;
 use crate::service::{
@@ -121,7 +121,7 @@ fn schedule_one_name_started_and_stopped_by_two() {
 /// Connections are started while the supervisor is shut down. None keeps running.
 #[test]
 fn schedule_start_beside_shutdown() {
-    search(|| {
+    search_few(|| {
         let world = World::new();
         let supervisor = Supervisor::new(world.clone(), Router::new());
         let mut events = supervisor.bus().subscribe("**").expect("a pattern");
