@@ -193,3 +193,14 @@ pub fn random_u64() -> u64 {
 fn entropy(bytes: &mut [u8]) {
     getrandom::fill(bytes).expect("the operating system has entropy");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The year 2000 is long past on a machine whose clock is set.
+    #[test]
+    fn wall_is_time_since_epoch() {
+        assert!(wall() > Time::from_millis(946_684_800_000));
+    }
+}

@@ -162,3 +162,18 @@ fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The preferred family has one address, and the other one has more.
+    #[test]
+    fn address_families_alternate() {
+        let address = |text: &str| text.parse().expect("an address");
+        let [v6, one, two] = ["[::1]:1", "127.0.0.1:1", "127.0.0.2:1"].map(address);
+        assert_eq!(interleaved(vec![v6, one, two]), [v6, one, two]);
+        assert_eq!(interleaved(vec![one, two, v6]), [one, v6, two]);
+        assert_eq!(interleaved(Vec::new()), []);
+    }
+}

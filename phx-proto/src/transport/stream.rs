@@ -125,3 +125,46 @@ fn take_front(bytes: &mut Bytes, max: usize) -> Bytes {
     // If everything is taken, no reference to the buffer is kept.
     if bytes.len() <= max { core::mem::take(bytes) } else { bytes.split_to(max) }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::task::Waker;
+
+    use super::*;
+
+    /// A stream that takes every byte and cannot flush.
+    struct Unflushable;
+
+    impl AsyncWrite for Unflushable {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
+        }
+    }
+
+    /// The failure of a flush is reported by the meter, so that reading goes on.
+    #[test]
+    fn failed_flush_is_recorded() {
+        let mut stream = Io::new(Unflushable);
+        let meter = stream.meter().clone();
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut stream = Pin::new(&mut stream);
+        assert!(matches!(stream.as_mut().poll_write(&mut cx, b"ab"), Poll::Ready(Ok(2))));
+        assert!(!meter.failed());
+        assert!(matches!(stream.as_mut().poll_flush(&mut cx), Poll::Ready(Ok(()))));
+        assert!(meter.failed());
+        // Closing is the caller's own wish, so it gets the error.
+        assert!(matches!(stream.as_mut().poll_close(&mut cx), Poll::Ready(Err(_))));
+    }
+}

@@ -220,6 +220,22 @@ fn date(time: UnixTime) -> String {
 mod tests {
     use super::*;
 
+    /// A server may refuse the client certificate, and its alert names the reason.
+    #[test]
+    fn refused_client_certificate_names_reason() {
+        let config = Config::new("wss://example.com/socket/websocket").expect("a good URI");
+        for (alert, why) in [
+            (AlertDescription::CertificateExpired, "it has expired, or is not valid yet"),
+            (AlertDescription::UnknownCA, "the server does not know its issuer"),
+            (AlertDescription::CertificateRevoked, "the server does not accept it"),
+        ] {
+            let (kind, message) = problem("example.com", &config, &Error::AlertReceived(alert));
+            assert_eq!(kind, TlsKind::CertificateRefused);
+            let expected = format!("\"example.com\" refuses the client certificate: {why}; ");
+            assert!(message.starts_with(&expected), "{message}");
+        }
+    }
+
     /// Expected dates are from `date -u -d @N +%F`.
     #[test]
     fn date_matches_calendar() {
