@@ -104,7 +104,7 @@ pub(super) struct Follower {
     position_of: Arc<PositionFn>,
     pub(super) contract: Contract,
     cursor: Mutex<Cursor>,
-    /// Whether the parameters of a join have contained the position.
+    /// Whether the parameters that were computed last contained the position.
     asked: AtomicBool,
 }
 
@@ -126,8 +126,7 @@ impl Follower {
         *self.cursor.lock()
     }
 
-    /// Whether the parameters of the present join contained the position. Once the parameters of one join
-    /// contain it, those of every later join do too.
+    /// Whether the parameters of the present join contained the position.
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
@@ -194,8 +193,9 @@ impl Positions {
     pub(super) fn add_to(&self, params: Payload) -> Option<Payload> {
         let mut since = BTreeMap::new();
         for follower in self.0.lock().iter() {
-            follower.asked.store(true, Ordering::Relaxed);
-            let Some(position) = follower.cursor().position() else { continue };
+            let position = follower.cursor().position();
+            follower.asked.store(position.is_some(), Ordering::Relaxed);
+            let Some(position) = position else { continue };
             let smallest = since.entry(follower.contract.param.clone()).or_insert(position);
             *smallest = position.min(*smallest);
         }
@@ -293,7 +293,7 @@ impl CatchUpReader {
         self.joins = mark.number;
         let mut read = Ok(());
         if !mark.asked && self.sequencer.cursor().position().is_some() {
-            // The join was under way before this consumer existed.
+            // The join was under way before this consumer existed, or before it had a position.
             self.sequencer.lost();
         } else {
             self.sequencer.joined();

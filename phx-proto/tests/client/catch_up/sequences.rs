@@ -153,3 +153,30 @@ fn contiguous_consumer_goes_on_without_replay() {
     assert_eq!(seen, expected);
     script.refute_join("orders");
 }
+
+/// The consumer has no position yet and has not read what arrived, so the parameters of the rejoin have
+/// none either, and its replay lacks what was sent during the interruption.
+#[test]
+fn backlog_before_first_position_leaves_no_hole() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::new()));
+    let messages = orders.messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, 1..=2);
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), None);
+    // The server sent 3 meanwhile. Without a position it replays nothing.
+    script.reply(&join, "ok", missed([]));
+    let (messages, seen) = taken(&script, messages, 5);
+    assert_eq!(seen, ["caught up", "1", "2", "interrupted", "resumed"]);
+    let reading = take(&script, messages, 4);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(2));
+    script.reply(&join, "ok", missed([3]));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["interrupted", "resumed", "3", "caught up"]);
+}
