@@ -217,7 +217,7 @@ impl SignalQueue {
 
     fn add_state(&mut self, number: u64, topic: Option<Topic>, signal: Signal, bytes: usize) {
         self.latest.insert(topic, number);
-        if matches!(signal, Signal::ChannelClosed { .. }) {
+        if matches!(signal, Signal::ChannelClosed { .. } | Signal::Left { .. }) {
             self.ended.insert(number);
         }
         if bytes > 0 {
@@ -279,7 +279,7 @@ fn load(signal: &Signal, read_buffer: &ReadBuffer) -> Load {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::cause::{ChannelEnd, PushOutcome, Reply};
+    use crate::event::cause::{ChannelEnd, LeaveOutcome, PushOutcome, Reply};
     use crate::id::{ConnectionId, PushId};
     use crate::wire::payload::Payload;
 
@@ -401,6 +401,22 @@ mod tests {
             [ClientEvent::Lagged(1_998), ClientEvent::Signal(joined("room:kept"))]
         );
         assert_eq!(left[3], ClientEvent::Signal(closed("room:999")));
+        assert!(queue.latest.is_empty() && queue.ended.is_empty(), "{:?}", queue.latest);
+    }
+
+    /// The outcome of a leave follows the end of its channel.
+    #[test]
+    fn left_topics_do_not_accumulate() {
+        let mut queue = SignalQueue::new(3, 10_000);
+        for n in 0..1_000 {
+            let topic: Topic = format!("room:{n}").as_str().into();
+            push(&mut queue, &joined(&topic));
+            let cause = ChannelEnd::Left;
+            push(&mut queue, &Signal::ChannelClosed { topic: topic.clone(), cause });
+            push(&mut queue, &Signal::Left { topic, outcome: LeaveOutcome::Acked });
+        }
+        assert_eq!(queue.states.len(), 3);
+        drop(all(&mut queue));
         assert!(queue.latest.is_empty() && queue.ended.is_empty(), "{:?}", queue.latest);
     }
 
