@@ -157,6 +157,8 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
             match self.ready.pop_front() {
                 Some(end @ PresenceEvent::Closed(_)) => break Some(end),
                 Some(_) => continue,
+                // The mailbox would return its end again and again.
+                None if self.done => break None,
                 None => {}
             }
             if let Some(logged) = self.log.next() {
@@ -249,7 +251,7 @@ impl<M: Clone + DeserializeOwned> PresenceStream<M> {
         let logged = core::mem::take(&mut self.log).len() as u64;
         let more = self.channel.shared().command(|state, now| {
             let dropped = state.clear_mailbox(&self.mailbox);
-            state.rejoin(now, self.channel.topic());
+            state.rejoin_for(now, &self.mailbox);
             dropped
         });
         self.ready.push_back(PresenceEvent::OutOfSync { dropped: dropped + logged + more });

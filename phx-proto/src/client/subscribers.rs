@@ -260,7 +260,15 @@ impl State {
     /// channel was joined since the consumer's last join, because the replay of that join brings them.
     pub(super) fn rejoin_to_catch_up(&mut self, now: Time, subscriber: &Subscriber, joins: u64) {
         let is_newest = subscriber.lock().mailbox.joins() == joins;
-        if is_newest && self.socket.is_interested(subscriber.interest) {
+        if is_newest {
+            self.rejoin_for(now, subscriber);
+        }
+    }
+
+    /// Joins the channel again for a consumer that lacks messages. Does nothing if its handle has ended,
+    /// because the topic then belongs to other handles.
+    pub(super) fn rejoin_for(&mut self, now: Time, subscriber: &Subscriber) {
+        if self.socket.is_interested(subscriber.interest) {
             self.rejoin(now, &subscriber.topic);
         }
     }
@@ -366,8 +374,8 @@ impl State {
         subscriber.lock().mailbox.begin();
         let log = self.topics.get(topic).and_then(|audience| audience.presence.messages());
         let log = log.map(<[Logged]>::to_vec);
-        if log.is_none() && self.socket.channel_status(topic) == ChannelStatus::Joined {
-            self.rejoin(now, topic);
+        if log.is_none() {
+            self.rejoin_for(now, &subscriber);
         }
         (subscriber, log.unwrap_or_default())
     }

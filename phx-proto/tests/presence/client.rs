@@ -4,7 +4,8 @@ use core::pin::pin;
 use core::time::Duration;
 
 use crate::bench::{Bench, poll, ready};
-use phx_proto::client::{Channel, PresenceEvent, PresenceStream, StreamEnd};
+use phx_proto::ChannelStatus;
+use phx_proto::client::{Channel, Left, PresenceEvent, PresenceStream, StreamEnd};
 use phx_proto::event::{ChannelEnd, Interruption};
 use phx_proto::presence::PresenceChange;
 use serde_json::{Value, json};
@@ -161,6 +162,35 @@ fn channel_end_ends_the_list() {
     assert_eq!(ready(pin!(presence.next())), Some(end));
     assert_eq!(ready(pin!(presence.next())), None);
     assert_eq!(keys(&presence), ["ann", "me"], "the last thing known");
+}
+
+/// The end was read, and the program still asks for the list, as at every tick of a timer.
+#[test]
+fn ended_list_can_still_be_asked() {
+    let (bench, room) = lobby(|config| config);
+    let mut presence = room.presence();
+    assert!(poll(pin!(room.leave())).is_pending());
+    assert!(events(&mut presence).ends_with(&["closed".into()]));
+    presence.catch_up();
+    assert_eq!(ready(pin!(presence.synced())), Ok(()), "the last thing known");
+    assert_eq!(ready(pin!(presence.next())), None);
+    drop(bench);
+}
+
+/// A handle that has ended, with a list that lacks messages, beside a handle that goes on.
+#[test]
+fn ended_handle_rejoins_nothing() {
+    let (mut bench, room) = lobby(|config| config.mailbox(1, 1 << 20).expect("not zero"));
+    let (other, ended) = (bench.client.channel(TOPIC).expect("wanted"), room.clone());
+    let mut presence = room.presence();
+    presence.catch_up();
+    // The log of the topic and the mailbox of the list overflow.
+    (0..300).for_each(|n| joins(&mut bench, "u", &format!("u{n}")));
+    assert_eq!(ready(pin!(room.leave())), Left::Detached);
+    assert_eq!(events(&mut presence), ["out of sync, 300 dropped", "closed"]);
+    assert_eq!(events(&mut ended.presence()), ["closed"]);
+    bench.settle();
+    assert_eq!(other.status(), ChannelStatus::Joined);
 }
 
 #[test]
