@@ -502,6 +502,10 @@ impl State {
                 self.wake_watchers();
             }
             Signal::GaveUp { .. } | Signal::Closed => {
+                if matches!(signal, Signal::Closed) {
+                    // A `disconnect` during the wait for a retry has no other signal.
+                    self.last_cause = None;
+                }
                 self.finish_leaves(None, LeaveOutcome::Offline);
                 self.wake_watchers();
             }

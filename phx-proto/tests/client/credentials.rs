@@ -1,11 +1,12 @@
 //! Credentials that a provider returns before every attempt, over a transport in memory.
 
 use core::future::pending;
+use core::pin::pin;
 use core::time::Duration;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::bench::Bench;
+use crate::bench::{Bench, ready};
 use crate::hand::{Hand, config, secs};
 use phx_proto::client::{ClientEvent, ConnectAttempt, CredentialsFailed, Provided, Setup};
 use phx_proto::config::{Backoff, Uri};
@@ -89,6 +90,26 @@ fn provider_sees_why_the_last_attempt_failed() {
     assert!(matches!(asked[1].after, Some(Cause::TransportLost { .. })));
     assert!(matches!(&asked[2].after, Some(Cause::Refused(refusal)) if refusal.status() == 401));
     assert_eq!(bench.client.status(), Status::Open);
+}
+
+/// A local `disconnect` during the wait for a retry ends the story of the failure before it.
+#[test]
+fn provider_sees_no_cause_after_disconnect() {
+    let mut asked = None;
+    let mut bench = Bench::new(|config| {
+        let (setup, seen) = setup(config, |_| Ok(token("t")));
+        asked = Some(seen);
+        setup
+    });
+    bench.cut();
+    let client = bench.client.clone();
+    assert!(matches!(client.status(), Status::Waiting { .. }));
+    ready(pin!(client.disconnect()));
+    client.connect();
+    bench.settle();
+    let asked = asked.expect("made").lock().expect("no panic").clone();
+    assert_eq!(asked.len(), 2);
+    assert_eq!((asked[1].attempt, &asked[1].after), (0, &None));
 }
 
 /// After a 401 or a 403, the answer `Unchanged` is final. At any other time the attempt continues.
