@@ -310,25 +310,7 @@ impl Supervisor {
         name: impl Into<String>,
         supervised: impl Into<Supervised>,
     ) -> Result<(), StartError> {
-        let (name, supervised) = (name.into(), supervised.into());
-        if supervised.unread_files {
-            return Err(StartError::UnreadFiles { name });
-        }
-        let entry = Arc::new(Entry::new(name.clone(), supervised.setup.config.close_timeout));
-        let mut entries = self.inner.lock();
-        if entries.shut_down {
-            return Err(StartError::ShutDown { name });
-        }
-        if entries.by_name.get(&name).is_some_and(|entry| !entry.is_done()) {
-            return Err(StartError::Duplicate { name });
-        }
-        let ended = entries.by_name.insert(name, Arc::clone(&entry));
-        drop(entries);
-        drop(ended);
-        let starting = Starting { supervisor: self, entry: &entry };
-        (self.inner.spawn)(supervised, Keeping::new(Arc::clone(&entry)));
-        core::mem::forget(starting);
-        Ok(())
+        self.start_all(vec![(name.into(), supervised.into())])
     }
 
     /// Starts every connection of a document.
@@ -338,19 +320,42 @@ impl Supervisor {
     /// [`StartError`] when the supervisor was shut down, a name is in use, or files for TLS were
     /// not read. No connection was started.
     pub fn start_configured(&self, connections: Connections) -> Result<(), StartError> {
-        let entries = self.inner.lock();
-        if let (true, Some((name, _))) = (entries.shut_down, connections.iter().next()) {
-            return Err(StartError::ShutDown { name: name.to_owned() });
+        self.start_all(connections.into_iter().map(|(name, spec)| (name, spec.into())).collect())
+    }
+
+    /// Starts all of these connections, whose names differ, or none.
+    fn start_all(&self, connections: Vec<(String, Supervised)>) -> Result<(), StartError> {
+        if let Some((name, _)) = connections.iter().find(|(_, it)| it.unread_files) {
+            return Err(StartError::UnreadFiles { name: name.clone() });
         }
-        let taken = |name: &&str| entries.by_name.get(*name).is_some_and(|entry| !entry.is_done());
-        if let Some(name) = connections.iter().map(|(name, _)| name).find(taken) {
-            return Err(StartError::Duplicate { name: name.to_owned() });
+        let entry = |(name, it): &(String, Supervised)| {
+            Arc::new(Entry::new(name.clone(), it.setup.config.close_timeout))
+        };
+        let new: Vec<Arc<Entry>> = connections.iter().map(entry).collect();
+        let mut entries = self.inner.lock();
+        if let (true, Some(entry)) = (entries.shut_down, new.first()) {
+            return Err(StartError::ShutDown { name: entry.name.clone() });
         }
+        let taken = |new: &&Arc<Entry>| {
+            entries.by_name.get(&new.name).is_some_and(|entry| !entry.is_done())
+        };
+        if let Some(entry) = new.iter().find(taken) {
+            return Err(StartError::Duplicate { name: entry.name.clone() });
+        }
+        let insert = |new: &Arc<Entry>| entries.by_name.insert(new.name.clone(), Arc::clone(new));
+        let ended: Vec<_> = new.iter().filter_map(insert).collect();
         drop(entries);
-        if let Some((name, _)) = connections.iter().find(|(_, spec)| spec.tls.is_some()) {
-            return Err(StartError::UnreadFiles { name: name.to_owned() });
+        drop(ended);
+        let starting =
+            new.into_iter().map(|entry| Starting { supervisor: self, entry: Some(entry) });
+        // Each name is inserted, so if a spawn panics, the drop of the others removes them.
+        let starting: Vec<_> = starting.collect();
+        for (mut starting, (_, supervised)) in starting.into_iter().zip(connections) {
+            let Some(entry) = &starting.entry else { continue };
+            (self.inner.spawn)(supervised, Keeping::new(Arc::clone(entry)));
+            starting.entry = None;
         }
-        connections.into_iter().try_for_each(|(name, spec)| self.start_connection(name, spec))
+        Ok(())
     }
 
     /// Closes a connection, waits until it is closed, and removes its name. The call waits at most
@@ -489,7 +494,7 @@ impl Supervisor {
     /// Shuts down one connection gracefully, and returns what was not finished.
     async fn end(&self, entry: &Entry, grace: Duration) -> Unfinished {
         let client = entry.begin_stop();
-        let limit = grace + entry.close_timeout;
+        let limit = grace.saturating_add(entry.close_timeout);
         let in_order = async {
             let unfinished = match &client {
                 Some(client) => client.shutdown(grace).await,
@@ -531,22 +536,25 @@ impl fmt::Debug for Supervisor {
     }
 }
 
-/// A connection whose keeper is being spawned. If spawning panics, the drop of this value removes
+/// A connection whose keeper is to be spawned. If spawning panics, the drop of this value removes
 /// the name.
 struct Starting<'a> {
     supervisor: &'a Supervisor,
-    entry: &'a Arc<Entry>,
+    /// `None` once the keeper was spawned.
+    entry: Option<Arc<Entry>>,
 }
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
-        self.supervisor.forget(&self.entry.name, self.entry);
+        if let Some(entry) = &self.entry {
+            self.supervisor.forget(&entry.name, entry);
+        }
     }
 }
 
 impl Inner {
-    /// Takes the lock. No application code runs under it, and no lock of a connection is taken
-    /// under it.
+    /// Takes the lock. No application code runs under it, and no lock of a client is taken under it.
+    /// The lock of an [`Entry`] may be.
     fn lock(&self) -> MutexGuard<'_, Entries> {
         self.entries.lock()
     }

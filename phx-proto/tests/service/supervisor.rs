@@ -77,6 +77,36 @@ fn names_are_unique_until_connection_ends() {
     assert_eq!(run(&fleet, supervisor.stop_connection("z")), Err(unknown));
 }
 
+/// While the connections of a document are started, another thread starts one with the name of the second.
+/// All connections of the document start, or none.
+#[test]
+fn connections_of_document_start_together() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let other = supervisor.clone();
+    let started = Arc::new(Mutex::new(None));
+    let outcome = Arc::clone(&started);
+    fleet.state().on_spawn = Some(Box::new(move || {
+        let start = other.start_connection("b", config("other"));
+        *outcome.lock().expect("no panic") = Some(start);
+    }));
+    let both = Connections::new().with("a", config("one")).with("b", config("one"));
+    supervisor.start_configured(both).expect("free names");
+    let taken = Err(StartError::Duplicate { name: "b".into() });
+    assert_eq!(*started.lock().expect("no panic"), Some(taken));
+    fleet.settle();
+    assert_eq!((fleet.dials("one"), fleet.dials("other")), (2, 0));
+
+    // A spawn panics: the names that were not started are free.
+    let outside = fleet.clone();
+    fleet.state().on_spawn = Some(Box::new(move || outside.state().outside = true));
+    let three = Connections::new().with("c", config("one")).with("d", config("one"));
+    let three = three.with("e", config("one"));
+    let start = || supervisor.start_configured(three);
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(start)).is_err());
+    assert_eq!(supervisor.list_connections(), ["a", "b", "c"]);
+}
+
 /// Topics that were joined by hand are rejoined, and the other connections are not affected.
 #[test]
 fn loss_affects_one_connection() {
@@ -653,6 +683,21 @@ fn grace_bounds_every_wait() {
             assert_eq!(fleet.tasks(), 0, "{name}: the task ends when it is polled again");
         }
     }
+}
+
+/// `Duration::MAX` means that the shutdown takes as long as it needs.
+#[test]
+fn longest_grace_is_no_limit() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    for name in ["a", "b"] {
+        supervisor.start_connection(name, config(name)).expect("a free name");
+    }
+    fleet.settle();
+    let unfinished = run(&fleet, supervisor.shutdown_connection("a", Duration::MAX));
+    assert!(unfinished.expect("known").is_empty());
+    assert!(run(&fleet, supervisor.shutdown(Duration::MAX)).is_empty());
+    assert_eq!(fleet.tasks(), 0);
 }
 
 /// After a panic, waiters get the error of a panic. They used to get the error of a `disconnect`.

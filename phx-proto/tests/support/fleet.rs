@@ -49,6 +49,8 @@ pub struct State {
     pub seeds: u64,
     /// Whether there is no executor. Then a spawn panics, as it does outside of a tokio runtime.
     pub outside: bool,
+    /// What happens next at a spawn.
+    pub on_spawn: Option<Box<dyn FnOnce() + Send>>,
 }
 
 #[derive(Clone)]
@@ -65,8 +67,8 @@ pub struct Wire {
 impl Fleet {
     pub fn new() -> Self {
         let now = Time::from_millis(1_700_000_000_000);
-        let state =
-            State { now, hosts: BTreeMap::new(), tasks: Vec::new(), seeds: 0, outside: false };
+        let (hosts, tasks) = (BTreeMap::new(), Vec::new());
+        let state = State { now, hosts, tasks, seeds: 0, outside: false, on_spawn: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -208,6 +210,8 @@ impl<F: Future<Output = ()> + Send + 'static> Spawn<F> for Fleet {
     fn spawn(&self, future: F) {
         assert!(!self.state().outside, "there is no executor");
         self.state().tasks.push(Box::pin(future));
+        let on_spawn = self.state().on_spawn.take();
+        on_spawn.into_iter().for_each(|happens| happens());
     }
 }
 
