@@ -728,6 +728,8 @@ impl<R: Runtime> Driver<R> {
 
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
+        // The wakers of a batch, if code of the application panicked right after it.
+        self.wakers.drain(..).for_each(Waker::wake);
         let now = self.clock.now();
         drop(self.shared.input(now, |state| state.end(now, self.polling)));
     }

@@ -207,7 +207,7 @@ impl Shared {
                 subscriber.report_missed(&missed);
             }
         }
-        wakes.wake();
+        drop(wakes);
         answer
     }
 
@@ -283,12 +283,15 @@ impl Wakes {
             }
         }
     }
+}
 
+/// Wakes in `drop`, so that no wake-up is lost if code of the application panics before it.
+impl Drop for Wakes {
     #[inline]
-    fn wake(self) {
-        if let Some(first) = self.first {
+    fn drop(&mut self) {
+        if let Some(first) = self.first.take() {
             first.wake();
-            self.more.into_iter().for_each(Waker::wake);
+            self.more.drain(..).for_each(Waker::wake);
         }
     }
 }

@@ -528,3 +528,43 @@ impl Wake for Woken {
         self.0.store(true, core::sync::atomic::Ordering::Relaxed);
     }
 }
+
+/// A value of the application panics when it is dropped, in a command and on the driver's task. The
+/// streams that the same event has ended are woken all the same.
+#[test]
+fn panicking_drop_loses_no_wakeup() {
+    struct Fragile;
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            panic!("on purpose");
+        }
+    }
+    type End = fn(&mut Bench);
+    let ends: [End; 2] = [
+        |bench| drop(poll(pin!(bench.client.leave_topic("room:a")))),
+        |bench| bench.server_sends(&json!([null, null, "room:a", "phx_close", {}])),
+    ];
+    for end in ends {
+        let mut bench = Bench::new(|config| config);
+        let (client, fragile) = (bench.client.clone(), Fragile);
+        let params = JoinParams::from_fn(move |_| {
+            let _ = &fragile;
+            Payload::empty()
+        });
+        let streams = [(); 2].map(|()| client.want("room:a", params.clone()).expect("accepted"));
+        drop(params);
+        let mut streams = streams.map(|channel| channel.messages());
+        bench.settle();
+        bench.reply("ok", json!({}));
+        let woken = [(); 2].map(|()| Arc::new(Woken::default()));
+        for (stream, woken) in streams.iter_mut().zip(&woken) {
+            let waker = Waker::from(Arc::clone(woken));
+            assert!(poll_with(pin!(stream.next()), &waker).is_pending());
+        }
+        let ended = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| end(&mut bench)));
+        assert!(ended.is_err(), "the value was dropped");
+        drop(bench);
+        let woken = woken.map(|woken| woken.0.load(core::sync::atomic::Ordering::Relaxed));
+        assert_eq!(woken, [true, true]);
+    }
+}
