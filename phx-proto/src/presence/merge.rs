@@ -84,7 +84,7 @@ impl<M> List<M> {
     }
 }
 
-/// Weighs the clone anew, because its metas have no spare capacity.
+/// Weighs the clone by itself, because its metas have no spare capacity.
 impl<M: Clone> Clone for List<M> {
     fn clone(&self) -> Self {
         let entries = self.entries.clone();
