@@ -339,6 +339,8 @@ fn chunked_body_is_assembled() {
         ("fffffffffffffffff\r\n", ""),
         ("-1\r\n", ""),
         (&format!("1{}\r\n", " ".repeat(200)), ""),
+        // Only one carriage return ends a chunk: an endless row of them must not be read on and on.
+        ("3\r\nabc\r\r", "abc"),
     ] {
         assert_eq!(refusal_at_once(&format!("{head}{body}")).body_text(), kept, "{body:?}");
     }

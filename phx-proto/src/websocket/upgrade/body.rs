@@ -31,8 +31,8 @@ enum Chunk {
     Size(Vec<u8>),
     /// The number of data bytes that are still to come.
     Data(u64),
-    /// Reading the line break after the data.
-    End,
+    /// Reading the line break after the data; true after its carriage return.
+    End(bool),
 }
 
 impl Body {
@@ -69,7 +69,7 @@ impl Body {
                 let (data, rest) = bytes.split_at(taken);
                 keep(&mut self.kept, data);
                 if let Framing::Chunked(chunk @ Chunk::Data(0)) = &mut self.framing {
-                    *chunk = Chunk::End;
+                    *chunk = Chunk::End(false);
                 }
                 rest
             }
@@ -93,12 +93,12 @@ impl Body {
                 }
                 rest
             }
-            Framing::Chunked(chunk @ Chunk::End) => {
+            Framing::Chunked(chunk @ Chunk::End(_)) => {
                 let Some((byte, rest)) = bytes.split_first() else {
                     return bytes;
                 };
                 match byte {
-                    b'\r' => {}
+                    b'\r' if matches!(chunk, Chunk::End(false)) => *chunk = Chunk::End(true),
                     b'\n' => *chunk = Chunk::Size(Vec::new()),
                     _ => self.framing = Framing::Complete,
                 }
