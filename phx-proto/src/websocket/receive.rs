@@ -75,7 +75,7 @@ struct Current {
 struct Assembly {
     is_text: bool,
     compressed: bool,
-    data: BytesMut,
+    data: Vec<u8>,
     fragments: u32,
     empty_fragments: u32,
 }
@@ -300,7 +300,7 @@ impl Receiver {
             Opcode::Pong => return Ok(Some(Received::Pong(buffer.split_to(length).freeze()))),
             Opcode::Close => return close::read(&buffer[..length]).map(Received::Close).map(Some),
         };
-        let data = BytesMut::with_capacity(length);
+        let data = Vec::with_capacity(length);
         let compressed = header.compressed;
         self.message =
             Some(Assembly { is_text, compressed, data, fragments: 0, empty_fragments: 0 });
@@ -331,7 +331,7 @@ impl Receiver {
         if whole.is_text {
             self.utf8.finish().map_err(|at| Violation::TextNotUtf8 { at })?;
         }
-        Ok(Some(Received::Message(message(whole.is_text, whole.data.freeze()))))
+        Ok(Some(Received::Message(message(whole.is_text, without_spare(whole.data)))))
     }
 
     /// Decompresses and checks a complete message.
@@ -347,8 +347,18 @@ impl Receiver {
             return Err(Violation::ReservedBits { bits: 0b100 });
         };
         let data = decompressor.decompress(compressed, is_text, max, scratch)?;
-        Ok(message(is_text, data))
+        Ok(message(is_text, without_spare(data)))
     }
+}
+
+/// Frees the spare capacity of a long message. Its buffer has grown by doubling.
+fn without_spare(mut data: Vec<u8>) -> Bytes {
+    /// Below this length the saving is not worth the call.
+    const LARGE: usize = 64 << 10;
+    if data.len() >= LARGE {
+        data.shrink_to_fit();
+    }
+    data.into()
 }
 
 const fn message(is_text: bool, data: Bytes) -> Frame {

@@ -29,7 +29,7 @@ impl Decompressor {
         _: bool,
         _: usize,
         _: Option<&mut Scratch>,
-    ) -> Result<Bytes, Violation> {
+    ) -> Result<Vec<u8>, Violation> {
         match *self {}
     }
 }

@@ -225,12 +225,12 @@ impl Decompressor {
         is_text: bool,
         max: usize,
         scratch: Option<&mut Scratch>,
-    ) -> Result<Bytes, Violation> {
+    ) -> Result<Vec<u8>, Violation> {
         let mut own = None;
         let scratch = scratch.unwrap_or_else(|| own.insert(Scratch::new()));
         let message = self.decompress_with(compressed, is_text, max, scratch)?;
         self.history.push(&message);
-        Ok(message.into())
+        Ok(message)
     }
 
     fn decompress_with(

@@ -62,6 +62,20 @@ fn deflate(before: &[u8], message: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The buffer of a decompressed message grows by doubling. A long message is in memory of its own size
+/// afterwards.
+#[test]
+fn decompressed_message_has_no_spare_capacity() {
+    const LEN: usize = (512 << 10) + 1;
+    let frame = compressed(BINARY, deflate(b"", &vec![7; LEN]));
+    let mut buffer = BytesMut::from(&frame.bytes()[..]);
+    let event = client().poll_event(&mut buffer).expect("no fault");
+    let Some(Event::Message(Frame::Binary(message))) = event else { panic!("{event:?}") };
+    assert_eq!(message.len(), LEN);
+    let capacity = message.try_into_mut().expect("the only reference").capacity();
+    assert!(capacity < LEN + LEN / 100, "{capacity} bytes are kept");
+}
+
 /// The examples of RFC 7692 section 7.2.3.
 #[test]
 fn examples_of_rfc_are_received() {

@@ -49,6 +49,23 @@ fn messages_are_slices_of_the_buffer() {
     assert_eq!(endpoint.poll_event(&mut buffer), Ok(None));
 }
 
+/// The buffer for fragments grows by doubling. A long message is in memory of its own size afterwards.
+#[test]
+fn fragmented_message_has_no_spare_capacity() {
+    const LEN: usize = 1 << 20;
+    for first in [1, LEN / 2 + 1, LEN - 1] {
+        let mut endpoint = client();
+        let parts =
+            [raw(BINARY, vec![7; first]).not_final(), raw(CONTINUATION, vec![7; LEN - first])];
+        let bytes: Vec<u8> = parts.iter().flat_map(Raw::bytes).collect();
+        let event = endpoint.poll_event(&mut BytesMut::from(&bytes[..])).expect("no fault");
+        let Some(Event::Message(Frame::Binary(message))) = event else { panic!("{event:?}") };
+        assert_eq!(message.len(), LEN);
+        let capacity = message.try_into_mut().expect("the only reference").capacity();
+        assert!(capacity < LEN + LEN / 100, "{first}: {capacity} bytes are kept");
+    }
+}
+
 #[test]
 fn missing_counts_down_to_frame_end() {
     let mut endpoint = client();
