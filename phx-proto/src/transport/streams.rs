@@ -107,7 +107,13 @@ struct Counts {
     failed: AtomicBool,
     read: AtomicUsize,
     written: AtomicUsize,
+    /// One more than the number of reads that the stream under TLS may still make in the present read
+    /// above TLS. Zero means that there is no limit.
+    reads_left: AtomicUsize,
 }
+
+/// The maximum number of reads under TLS in one read above it. A record of 16 KiB usually takes fewer.
+const TLS_READS_MAX: usize = 16;
 
 impl Meter {
     /// Records a failed write: the stream discards further writes.
@@ -130,6 +136,23 @@ impl Meter {
     #[inline]
     pub(super) fn wrote(&self, bytes: usize) {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Begins a read above TLS.
+    #[inline]
+    pub(super) fn begin_tls_read(&self) {
+        self.0.reads_left.store(1 + TLS_READS_MAX, Ordering::Relaxed);
+    }
+
+    /// Whether the stream may be read. A stream under TLS may be read a limited number of times in
+    /// each read above it.
+    #[inline]
+    pub(super) fn may_read(&self) -> bool {
+        let left = self.0.reads_left.load(Ordering::Relaxed);
+        if left > 1 {
+            self.0.reads_left.store(left - 1, Ordering::Relaxed);
+        }
+        left != 1
     }
 
     /// How many bytes were read. The counter wraps around.
