@@ -251,7 +251,8 @@ pub(super) fn split_port(authority: &str) -> Result<(Cow<'_, str>, Option<u16>),
     match port {
         None | Some("") => Ok((host, None)),
         Some(port) => match port.parse::<u16>() {
-            Ok(number) if number != 0 => Ok((host, Some(number))),
+            // `parse` accepts a plus sign.
+            Ok(number) if number != 0 && !port.starts_with('+') => Ok((host, Some(number))),
             _ => invalid("the port must be a number from 1 to 65535"),
         },
     }
@@ -420,6 +421,7 @@ mod tests {
             "ws://h:0/",
             "ws://h:99999/",
             "ws://h:x/",
+            "ws://h:+80/",
             "ws://[::1/",
             "ws://[nope]/",
             "ws://[::1]x/",
