@@ -17,7 +17,7 @@ use phx_tokio::testing::{Listener, ServerConfig};
 use phx_tokio::wire::Frame;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use support::process::{Process, Temporary, TestServer, phx};
+use support::process::{Process, Temporary, TestServer, phx, wait};
 use support::running::{free_addr, uri};
 
 /// JSON that would not survive parsing into values: order and repetition of keys, numbers, escapes.
@@ -260,6 +260,29 @@ fn signal_ends_connecting_listen() {
     let _connected = silent.accept().unwrap();
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(), Some(0));
+}
+
+/// A signal ends a command that waits for input on a pipe: `phx listen` for its join parameters, and
+/// `phx serve` for its token.
+#[test]
+fn signal_ends_command_that_reads_input() {
+    let reading = ["listen", "ws://localhost/", "--join", "room:a", "--join-params", "-"];
+    let mut process = Process::start(phx(&reading));
+    process.wait_caught(Signal::TERM);
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(0));
+    let serve = ["serve", "--addr", "127.0.0.1:0", "--token-file", "/dev/stdin"];
+    let mut process = Process::start(phx(&serve));
+    // The process opens its standard input once more, as the file with the token.
+    let files = format!("/proc/{}/fd", process.child.id());
+    let pipe = std::fs::read_link(format!("{files}/0")).unwrap();
+    wait("an open file", || {
+        let files = std::fs::read_dir(&files).unwrap().flatten();
+        let pipes = files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|to| to == pipe));
+        (pipes.count() == 2).then_some(())
+    });
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), None, "the signal ends the process");
 }
 
 /// A join that crashes on the server is reported at each retry, and ends with `--timeout`.

@@ -179,6 +179,18 @@ impl Process {
         });
     }
 
+    /// Waits until the process has a handler for a signal.
+    #[track_caller]
+    pub(crate) fn wait_caught(&self, signal: Signal) {
+        wait("a signal handler", || {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+            let mask = status.unwrap().lines().find_map(|line| {
+                u64::from_str_radix(line.strip_prefix("SigCgt:")?.trim(), 16).ok()
+            });
+            (mask.unwrap() >> (signal.as_raw() - 1) & 1 == 1).then_some(())
+        });
+    }
+
     /// Waits for the end of the process, and returns its exit code.
     #[track_caller]
     pub(crate) fn exit_code(&mut self) -> Option<i32> {

@@ -60,7 +60,6 @@ impl core::fmt::Debug for Serve {
 /// Serves until a signal arrives, and then closes every connection, as Phoenix does at a graceful
 /// shutdown.
 pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
-    let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let config = ServerConfig::default();
     let token = match serve.token {
         Some(token) => Some(token.into()),
@@ -70,6 +69,8 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
         Some(token) => config.token(token.expose()),
         None => config,
     };
+    // After the token was read: that may block, and until then a signal ends the process.
+    let mut stop = Stop::new().map_err(|error| Failed::Local(error.to_string()))?;
     let output = Output::start()?;
     let mut listener = bind(serve.addr, config).await?;
     let mut failures = Limit::new(FAILURES_EVERY);

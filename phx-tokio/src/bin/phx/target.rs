@@ -19,7 +19,7 @@ use crate::{duration, source};
 
 /// The socket to connect to, and the credentials for it. The connection uses the proxy of the
 /// environment variables, if they name one.
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub(crate) struct Target {
     /// The socket URL, such as ws://127.0.0.1:4000/socket/websocket
     pub(crate) url: String,
@@ -115,8 +115,14 @@ impl Target {
     /// Connects, or returns the error in one line.
     pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
-        let params = self.join_params()?.into();
-        let setup = Setup::new(self.config()?);
+        // Reading may block for any length of time, because standard input and files can be pipes.
+        // Signals are handled meanwhile.
+        let target = self.clone();
+        let read =
+            tokio::task::spawn_blocking(move || Ok((target.join_params()?, target.config()?)));
+        let (params, config) = read.await.map_err(|error| Failed::Local(error.to_string()))??;
+        let params = params.into();
+        let setup = Setup::new(config);
         let (setup, record) = match &self.record {
             None => (setup, None),
             Some(path) => {
