@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::process::Output;
 
 use phx_tokio::testing::ServerConfig;
@@ -77,6 +79,19 @@ fn secret_join_parameters_arrive() {
     let whole = format!(r#"{{"level":3,"other":"{SECRET}","token":"{SECRET}"}}"#);
     assert!(recording.text().contains(&format!(":{}}}", whole.len())), "{}", recording.text());
     assert!(!recording.text().contains(SECRET));
+}
+
+/// A recording may replace a file that others could read.
+#[test]
+fn recording_is_readable_by_owner_only() {
+    let server = TestServer::new();
+    let recording = Temporary::new("mode.jsonl");
+    recording.write("old");
+    std::fs::set_permissions(recording.path(), Permissions::from_mode(0o644)).unwrap();
+    let push = ["push", &server.url(), "room:a", "echo", "--record", recording.path()];
+    assert!(run(&push).status.success());
+    let mode = std::fs::metadata(recording.path()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
 }
 
 fn run(args: &[&str]) -> Output {

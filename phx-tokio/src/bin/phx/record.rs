@@ -24,7 +24,7 @@ impl Record {
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path);
+        let file = options.open(path).and_then(private);
         let mut file: File =
             file.map_err(|error| Failed::File(vec![format!("{}: {error}", path.display())]))?;
         let record = Self { path: path.to_owned(), failed: Arc::default() };
@@ -51,4 +51,21 @@ impl Record {
             None => Ok(()),
         }
     }
+}
+
+/// Makes a file that existed before readable by its owner only. A device such as `/dev/null` is left as it
+/// is.
+#[cfg(unix)]
+fn private(file: File) -> io::Result<File> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if file.metadata()?.is_file() {
+        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(file)
+}
+
+/// This platform has no such mode.
+#[cfg(not(unix))]
+fn private(file: File) -> io::Result<File> {
+    Ok(file)
 }
