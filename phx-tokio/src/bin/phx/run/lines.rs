@@ -100,7 +100,8 @@ mod tests {
             };
             let line = words(Style::stdout(), &event);
             let kind = event.kind.rsplit('.').next().unwrap().to_owned();
-            let name = if signal.name() == "message" { kind } else { kind.replace('_', " ") };
+            let is_message = matches!(signal.name(), "message" | "unrouted");
+            let name = if is_message { kind } else { kind.replace('_', " ") };
             assert!(line.contains(&name), "{name}: {line}");
             let explained = event.data.get_str("message");
             assert!(explained.is_none_or(|words| line.contains(&*words)), "{line}");
