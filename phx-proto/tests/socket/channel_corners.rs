@@ -688,7 +688,7 @@ fn late_leave_is_dropped_by_the_next_join() {
     assert_eq!(hand.socket.channel_status("room:a"), ChannelStatus::Joined);
 }
 
-/// Absinthe sends the results of a subscription on a topic that nobody can join.
+/// Absinthe sends the results of a subscription on a topic that no client can join.
 #[test]
 fn unrouted_message_is_reported_on_request() {
     let mut hand = Hand::joined(config());
