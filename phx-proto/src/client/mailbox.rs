@@ -193,6 +193,9 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 struct Gap {
     lagged: u64,
+    /// The first join without a position that was lost before the consumer read it, with its response. The
+    /// consumer may get its position from the response, and later joins bring what follows it.
+    begun: Option<Box<(Payload, JoinMark)>>,
     interrupted: Option<(Interruption, u32)>,
     /// The response of the latest join.
     resumed: Option<Payload>,
@@ -563,12 +566,16 @@ impl Gap {
     fn weight(&self) -> usize {
         let cause = self.interrupted.as_ref().map_or(0, |(cause, _)| cause.held_bytes());
         let response = self.resumed.as_ref().map_or(0, Payload::held_len);
-        ENTRY.saturating_add(cause).saturating_add(response)
+        let begun = self.begun.as_ref().map_or(0, |begun| ENTRY.saturating_add(begun.0.held_len()));
+        ENTRY.saturating_add(cause).saturating_add(response).saturating_add(begun)
     }
 
     fn next(&mut self) -> Option<Item> {
         if self.lagged > 0 {
             return Some(Item::Event(ChannelEvent::Lagged(core::mem::take(&mut self.lagged))));
+        }
+        if let Some((response, mark)) = self.begun.take().map(|begun| *begun) {
+            return Some(Item::Joined { response, mark });
         }
         if let Some((cause, count)) = self.interrupted.take() {
             return Some(Item::Event(ChannelEvent::Interrupted { cause, count }));
@@ -587,8 +594,12 @@ impl Gap {
 
     /// Forgets the latest join, because another one follows. Its replay brings the missing messages.
     fn forget_join(&mut self) {
-        self.resumed = None;
-        self.joined = None;
+        let (response, joined) = (self.resumed.take(), self.joined.take());
+        if let (Some(response), Some(mark), None) = (response, joined, &self.begun) {
+            // The interruptions before and after this join are reported as one.
+            let mark = JoinMark { first: true, ..mark };
+            self.begun = Some(Box::new((response, mark))).filter(|_| !mark.asked);
+        }
         self.replay_timed_out = false;
         self.missing = 0;
     }
@@ -596,6 +607,7 @@ impl Gap {
     /// The gap as a consumer that does not catch up sees it.
     fn for_others(&self) -> Self {
         let mut gap = self.clone();
+        gap.begun = None;
         if gap.joined.take().is_some_and(|joined| joined.first) {
             gap.resumed = None;
         }

@@ -30,6 +30,11 @@ impl InOrder {
         self.forgotten = self.forgotten.max(forgotten);
     }
 
+    /// The consumer began without a position, and has one now.
+    pub fn begin(&mut self, position: u64) {
+        self.front = position;
+    }
+
     /// The consumer takes a message.
     pub fn message(&mut self, position: u64) -> Result<(), String> {
         let next = self.next();

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::task::Poll;
 
 use phx_proto::catch_up::Cursor;
-use phx_proto::client::{ChannelEvent, Messages};
+use phx_proto::client::{Channel, ChannelEvent, Messages};
 use phx_proto::testing::{HttpRequest, Output, PeerId, Server, ServerConfig};
 use phx_proto::{Frame, Time};
 use proptest::prelude::*;
@@ -54,19 +54,22 @@ struct Setup {
     ring: usize,
     channel_delay: u64,
     contiguous: bool,
+    /// Whether the consumer begins with a position.
+    positioned: bool,
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
     let mailbox = prop_oneof![Just(1_usize), 2_usize..6, Just(256)];
     let ring = prop_oneof![Just(2_usize), Just(10), Just(1_000)];
     let delay = prop_oneof![Just(0_u64), Just(300)];
-    (any::<bool>(), mailbox, ring, delay, any::<bool>()).prop_map(
-        |(in_events, mailbox, ring, channel_delay, contiguous)| Setup {
+    (any::<bool>(), mailbox, ring, delay, any::<bool>(), any::<bool>()).prop_map(
+        |(in_events, mailbox, ring, channel_delay, contiguous, positioned)| Setup {
             in_events,
             mailbox,
             ring,
             channel_delay,
             contiguous,
+            positioned,
         },
     )
 }
@@ -78,7 +81,13 @@ struct World {
     dials: usize,
     /// Frames of the server that have not arrived.
     down: VecDeque<Frame>,
+    channel: Channel,
     messages: Messages,
+    /// Whether the consumer has a position.
+    has_begun: bool,
+    /// The newest position in the first response that was seen, if the replay is in responses.
+    first_newest: Option<u64>,
+    in_events: bool,
     expected: InOrder,
     ring: usize,
     /// Positions of other topics make holes in those of this topic.
@@ -103,7 +112,8 @@ impl World {
         if setup.contiguous {
             contract = contract.contiguous();
         }
-        let options = options(catch_up(Cursor::at(0)).contract(contract));
+        let cursor = if setup.positioned { Cursor::at(0) } else { Cursor::new() };
+        let options = options(catch_up(cursor).contract(contract));
         let channel = bench.client.want_with(TOPIC, params, options).expect("it is accepted");
         Self {
             bench,
@@ -112,6 +122,10 @@ impl World {
             dials: 0,
             down: VecDeque::new(),
             messages: channel.messages(),
+            channel,
+            has_begun: setup.positioned,
+            first_newest: None,
+            in_events: setup.in_events,
             expected: InOrder::default(),
             ring: setup.ring,
             contiguous: setup.contiguous,
@@ -155,6 +169,10 @@ impl World {
                 }
             }
         }
+        if self.first_newest.is_none() && !self.in_events {
+            let response = self.channel.join_response().and_then(|it| it.to_value().ok());
+            self.first_newest = response.and_then(|response| response["newest"].as_u64());
+        }
     }
 
     fn arrive(&mut self, count: usize) {
@@ -173,6 +191,7 @@ impl World {
                 ChannelEvent::Message(message) => {
                     self.caught_up = false;
                     let position = position_of(&message).expect("every message has one");
+                    self.begin(position - 1)?;
                     self.expected.message(position)?;
                     let cursor = self.messages.cursor();
                     if cursor != Some(Cursor::at(position)) {
@@ -180,13 +199,33 @@ impl World {
                     }
                 }
                 ChannelEvent::GapRemains { after, through } => self.expected.gap(after, through)?,
-                ChannelEvent::CaughtUp => self.caught_up = true,
+                ChannelEvent::CaughtUp => {
+                    self.caught_up = true;
+                    // Without a position, it begins with the first live message, which was held back.
+                    if let Some(position) = self.messages.cursor().and_then(Cursor::position) {
+                        self.begin(position)?;
+                    }
+                }
                 ChannelEvent::Interrupted { .. } | ChannelEvent::Resumed { .. } => {}
                 other => return Err(format!("{other:?}")),
             }
             self.pump();
         }
         Ok(count)
+    }
+
+    /// The consumer has everything up to this position or begins behind it.
+    fn begin(&mut self, position: u64) -> Result<(), String> {
+        if core::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
+        }
+        self.expected.begin(position);
+        match self.first_newest {
+            Some(newest) if position > newest => {
+                Err(format!("it begins at {position}, not {newest}"))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn append(&mut self) {

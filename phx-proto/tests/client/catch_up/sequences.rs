@@ -180,3 +180,29 @@ fn backlog_before_first_position_leaves_no_hole() {
     let (_, seen) = script.finish(reading);
     assert_eq!(seen, ["interrupted", "resumed", "3", "caught up"]);
 }
+
+/// The consumer reads nothing before the second join, whose parameters therefore have no position. It
+/// continues from the newest message at its first join all the same.
+#[test]
+fn first_join_counts_although_it_was_not_read() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::new()));
+    let newest = |newest: u64| json!({"messages": [], "newest": newest});
+    for at in [7, 9, 11] {
+        let join = join_of(&script);
+        assert_eq!(since(&join), None);
+        script.reply(&join, "ok", newest(at));
+        settle(&script);
+        if at < 11 {
+            script.disconnect();
+        }
+    }
+    let reading = take(&script, orders.messages(), 8);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(7));
+    script.reply(&join, "ok", missed(8..=10));
+    let (_, seen) = script.finish(reading);
+    let rejoined = ["interrupted", "resumed"];
+    assert_eq!(seen, [&["caught up"], &rejoined[..], &rejoined, &["8", "9", "10"]].concat());
+}
