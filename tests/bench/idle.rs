@@ -14,7 +14,7 @@ use super::compressed;
 use super::floor::Floor;
 #[cfg(feature = "deflate")]
 use super::frames::Body;
-use super::measure::{cpu, resident};
+use super::measure::{cpu, median, resident};
 use super::ours::{self, Ours};
 use super::server::Server;
 use super::workloads::BUFFERS;
@@ -219,8 +219,18 @@ pub(crate) fn heartbeats(connections: u64) -> Result<(), Failure> {
 }
 
 /// The connections, and their interval, for the cost of one heartbeat.
+///
+/// The interval is so short that several heartbeats are due in each millisecond, the resolution of the
+/// timers. With a long interval the process sleeps before each heartbeat and before each reply. Then the
+/// wake-ups of an idle core cost more than the heartbeats, and the side whose heartbeats coincide more
+/// often has fewer of them.
 const BEATING: u64 = 1_000;
-const SHORT_INTERVAL: Duration = Duration::from_secs(2);
+const SHORT_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The time before the first round, the number of rounds, and their length.
+const WARM_UP: Duration = Duration::from_secs(1);
+const BEAT_ROUNDS: u32 = 5;
+const BEAT_ROUND: Duration = Duration::from_secs(1);
 
 /// Prints the CPU time of a connect with a join, and of a heartbeat beside the floor's. The targets are
 /// microseconds for the first, and a multiple of the floor's cost for the second.
@@ -251,12 +261,7 @@ pub(crate) fn costs() -> Result<(), Failure> {
 /// The CPU time of one heartbeat of this client, in microseconds.
 async fn our_beat(port: u16) -> Result<f64, Failure> {
     let held = open_every(port, true, [BEATING, 1], SHORT_INTERVAL).await?;
-    let count = || held.iter().map(|ours| ours.client().stats().frames_in).sum::<u64>();
-    rt::sleep(SHORT_INTERVAL).await;
-    let (before, spent) = (count(), cpu());
-    rt::sleep(SHORT_INTERVAL * 3).await;
-    let spent = cpu() - spent;
-    Ok(spent.as_secs_f64() * 1e6 / (count() - before) as f64)
+    Ok(beat_cost(|| held.iter().map(|ours| ours.client().stats().frames_in).sum()).await)
 }
 
 /// The CPU time of one heartbeat of the floor, in microseconds.
@@ -267,19 +272,31 @@ async fn floor_beat(port: u16) -> Result<f64, Failure> {
         open.push(Floor::open(port, 1, 4 << 10).await?);
     }
     let beating = open.into_iter().enumerate().map(|(at, floor)| {
-        let first = SHORT_INTERVAL * at as u32 / BEATING as u32;
-        floor.beat(first, SHORT_INTERVAL, SHORT_INTERVAL * 5, Arc::clone(&beats))
+        // Spread over half an interval, as this client's first heartbeats are, but not in order.
+        let place = at as u64 * 617 % BEATING;
+        let first = SHORT_INTERVAL / 2 + SHORT_INTERVAL / 2 * place as u32 / BEATING as u32;
+        floor.beat(
+            first,
+            SHORT_INTERVAL,
+            WARM_UP + BEAT_ROUND * (BEAT_ROUNDS + 1),
+            Arc::clone(&beats),
+        )
     });
-    let measured = {
-        let beats = Arc::clone(&beats);
-        async move {
-            rt::sleep(SHORT_INTERVAL).await;
-            let (before, spent) = (beats.load(Ordering::Relaxed), cpu());
-            rt::sleep(SHORT_INTERVAL * 3).await;
-            let spent = cpu() - spent;
-            spent.as_secs_f64() * 1e6 / (beats.load(Ordering::Relaxed) - before) as f64
-        }
-    };
-    let (_, measured) = join!(rt::all(beating), measured);
+    let measured = beat_cost(|| beats.load(Ordering::Relaxed));
+    let (beaten, measured) = join!(rt::all(beating), measured);
+    beaten.into_iter().collect::<Result<(), Failure>>()?;
     Ok(measured)
+}
+
+/// The CPU time of one heartbeat, in microseconds. `answered` returns the number of replies so far.
+async fn beat_cost(answered: impl Fn() -> u64) -> f64 {
+    rt::sleep(WARM_UP).await;
+    let mut costs = Vec::new();
+    for _ in 0..BEAT_ROUNDS {
+        let (before, spent) = (answered(), cpu());
+        rt::sleep(BEAT_ROUND).await;
+        let spent = cpu() - spent;
+        costs.push(spent.as_secs_f64() * 1e6 / (answered() - before) as f64);
+    }
+    median(costs)
 }
