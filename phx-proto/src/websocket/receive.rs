@@ -28,7 +28,7 @@ use super::deflate::{Decompressor, Scratch, compressed_max};
 use super::endpoint::Limits;
 use super::frame::{Expected, Header, Opcode};
 use super::mask;
-use super::utf8::Utf8;
+use super::utf8::{Utf8, is_ascii};
 use super::violation::Violation;
 use crate::wire::Frame;
 
@@ -122,7 +122,7 @@ impl Receiver {
         }
         let payload = buffer.get(size..size + length)?;
         let is_text = match buffer[0] {
-            0x81 if payload.is_ascii() || str::from_utf8(payload).is_ok() => true,
+            0x81 if is_ascii(payload) || str::from_utf8(payload).is_ok() => true,
             0x82 => false,
             _ => return None,
         };

@@ -25,6 +25,7 @@ use super::deflate::{Compressor, Scratch};
 use super::endpoint::Limits;
 use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode};
 use super::mask;
+use super::utf8::is_ascii;
 use crate::wire::Frame;
 
 /// The prefix of a probe's payload; the number of bytes follows, in network byte order.
@@ -177,11 +178,15 @@ impl Sender {
         }
         // RFC 6455 section 5.6: the payload data of a text message is text encoded as UTF-8.
         if let Frame::Text(text) = &frame {
-            if !text.is_ascii() && str::from_utf8(text).is_err() {
+            if !is_ascii(text) && str::from_utf8(text).is_err() {
                 return Err(SendError::NotUtf8(frame));
             }
         }
         self.held += weight(&frame);
+        if self.outbox.capacity() == 0 {
+            // An idle connection sends one message at a time.
+            self.outbox.reserve_exact(1);
+        }
         self.outbox.push_back(frame);
         self.peak = self.peak.max(self.outbox.len());
         Ok(())
