@@ -18,7 +18,9 @@ use crate::wire::{Detail, first_of_members};
 /// A short name for [`Payload::HEADROOM`].
 const HEADROOM: usize = Payload::HEADROOM;
 
-/// The initial capacity for a serialised payload, enough for one of common length.
+/// A serialised payload of up to this length is collected on the stack, so that its buffer can be allocated
+/// with its exact size. Then neither the payload nor its frame needs a second allocation: [`Bytes`] counts
+/// references in the pointer to such a buffer until it is cloned.
 const USUAL: usize = 160;
 
 /// The maximum unused capacity of a buffer in bytes, or a quarter of its length if that is more. Without
@@ -103,20 +105,14 @@ impl Payload {
     ///
     /// [`PayloadError::Unwritable`] if a map has keys that are not strings, or if `Serialize` fails.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, PayloadError> {
-        let mut writer = Writer(BytesMut::with_capacity(HEADROOM + USUAL));
-        writer.0.resize(HEADROOM, 0);
+        let mut writer = Writer { stack: [0; USUAL], len: 0, heap: BytesMut::new() };
         serde_json::to_writer(&mut writer, value)
             .map_err(|error| PayloadError::Unwritable { detail: Detail::new(error.to_string()) })?;
-        writer.0.extend_from_slice(&[0]);
-        let mut buffer = writer.0;
-        if buffer.capacity() - buffer.len() > SPARE_MAX.max(buffer.len() / 4) {
-            let mut exact = BytesMut::with_capacity(buffer.len() + 1);
-            exact.extend_from_slice(&buffer);
-            buffer = exact;
-        }
-        // `split` turns the buffer into shared memory now, so that `enclose` can take it back and
-        // freeze it as the frame without an allocation.
-        Ok(Self { buffer: buffer.split().freeze(), kind: Kind::Own })
+        let buffer = match writer.stack.get(..writer.len) {
+            Some(text) => with_headroom(text, true),
+            None => writer.into_heap(),
+        };
+        Ok(Self { buffer, kind: Kind::Own })
     }
 
     /// Creates a binary payload and copies the bytes into the buffer that becomes the frame.
@@ -359,14 +355,32 @@ impl Payload {
     /// ```
     #[must_use]
     #[inline]
-    pub fn enclose(
+    pub fn enclose(self, front_len: usize, write_front: impl FnOnce(&mut [u8]), end: u8) -> Bytes {
+        let is_json = !self.is_binary();
+        let is_own = matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM;
+        if is_own && self.buffer.len() <= HEADROOM + USUAL + 1 && self.buffer.is_unique() {
+            // The usual case. For a short buffer this is cheaper than `try_into_mut`.
+            let mut buffer = Vec::from(self.buffer);
+            write_front(&mut buffer[HEADROOM - front_len..HEADROOM]);
+            if let (true, Some(last)) = (is_json, buffer.last_mut()) {
+                *last = end;
+            }
+            let mut frame = Bytes::from(buffer);
+            frame.advance(HEADROOM - front_len);
+            return frame;
+        }
+        self.enclose_long(front_len, write_front, end)
+    }
+
+    /// [`enclose`](Self::enclose) for a payload that is long or has to be copied.
+    #[inline(never)]
+    fn enclose_long(
         mut self,
         front_len: usize,
         write_front: impl FnOnce(&mut [u8]),
         end: u8,
     ) -> Bytes {
         let is_json = !self.is_binary();
-        // There is only one call of `write_front`, so that the compiler inlines it.
         let mut front = front_len;
         let mut buffer =
             if matches!(self.kind, Kind::Own | Kind::OwnBinary) && front_len <= HEADROOM {
@@ -421,16 +435,16 @@ impl Payload {
 }
 
 /// Copies bytes into a buffer with headroom, and with one byte for the end of the envelope if `end`.
+#[inline]
 fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
-    let mut buffer = BytesMut::with_capacity(HEADROOM + bytes.len() + 1 + usize::from(end));
+    // The exact size, as described at `USUAL`.
+    let mut buffer = Vec::with_capacity(HEADROOM + bytes.len() + usize::from(end));
     buffer.resize(HEADROOM, 0);
     buffer.extend_from_slice(bytes);
     if end {
-        buffer.extend_from_slice(&[0]);
+        buffer.push(0);
     }
-    // One byte of capacity is left over, so `split` turns the buffer into shared memory, as in
-    // `Payload::json`.
-    buffer.split().freeze()
+    Bytes::from(buffer)
 }
 
 pub(crate) fn unreadable(error: serde_json::Error) -> PayloadError {
@@ -458,18 +472,60 @@ fn not_utf8(error: core::str::Utf8Error) -> PayloadError {
 }
 
 /// A buffer for the serializer.
-struct Writer(BytesMut);
+struct Writer {
+    stack: [u8; USUAL],
+    /// The length of the text on the stack; greater than [`USUAL`] once the text is on the heap.
+    len: usize,
+    /// The text after the headroom.
+    heap: BytesMut,
+}
+
+impl Writer {
+    #[inline]
+    fn put(&mut self, bytes: &[u8]) {
+        match self.stack.get_mut(self.len..self.len + bytes.len()) {
+            Some(space) => {
+                space.copy_from_slice(bytes);
+                self.len += bytes.len();
+            }
+            None => self.put_on_heap(bytes),
+        }
+    }
+
+    #[inline(never)]
+    fn put_on_heap(&mut self, bytes: &[u8]) {
+        if let Some(text) = self.stack.get(..self.len) {
+            self.heap.reserve(HEADROOM + 4 * USUAL + bytes.len());
+            self.heap.resize(HEADROOM, 0);
+            self.heap.extend_from_slice(text);
+            self.len = USUAL + 1;
+        }
+        self.heap.extend_from_slice(bytes);
+    }
+
+    /// The buffer on the heap, with one byte for the end of the envelope.
+    fn into_heap(self) -> Bytes {
+        let mut buffer = self.heap;
+        buffer.extend_from_slice(&[0]);
+        if buffer.capacity() - buffer.len() > SPARE_MAX.max(buffer.len() / 4) {
+            return Bytes::from(Vec::from(&buffer[..]));
+        }
+        // `split` turns the buffer into shared memory now, so that `enclose` can take it back and
+        // freeze it as the frame without an allocation.
+        buffer.split().freeze()
+    }
+}
 
 impl Write for Writer {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.extend_from_slice(bytes);
+        self.put(bytes);
         Ok(bytes.len())
     }
 
     #[inline]
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.extend_from_slice(bytes);
+        self.put(bytes);
         Ok(())
     }
 
@@ -578,7 +634,7 @@ mod tests {
     /// Up to half of a buffer that grew by doubling is unused.
     #[test]
     fn own_buffer_has_little_unused_capacity() {
-        for len in [10, 2_000, 5_000, 70_000, 3 << 20] {
+        for len in [10, USUAL - 2, USUAL - 1, 2_000, 5_000, 70_000, 3 << 20] {
             let payload = Payload::json(&"x".repeat(len)).expect("JSON");
             assert_eq!(payload.len(), len + 2);
             let capacity = payload.buffer.try_into_mut().expect("not shared").capacity();
