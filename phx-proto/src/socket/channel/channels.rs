@@ -56,6 +56,10 @@ impl Index {
         }
         if let Some(order) = marks.due {
             self.due.remove(&(order, topic.clone()));
+            // An empty tree keeps a node. Most connections never join again.
+            if self.due.is_empty() {
+                self.due = BTreeSet::new();
+            }
         }
     }
 

@@ -115,6 +115,7 @@ impl Live {
     /// Removes a join that was answered, or whose answer will never arrive.
     pub(crate) fn join_ended(&mut self, join_ref: Ref, now: Time) -> Option<Unanswered> {
         let ended = self.joins.remove(join_ref, now, &self.ledger);
+        self.joins.shrink();
         self.joins_changed(now);
         ended
     }
