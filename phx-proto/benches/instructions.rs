@@ -64,21 +64,23 @@ fn main() {
 fn wire() {
     for (size, bytes) in [("64 B", 64), ("16 KiB", 16 * 1024)] {
         let message = text(&format!("[null,null,\"room:lobby\",\"new_msg\",{}]", records(bytes)));
-        decode(&format!("decode text, {size}"), 600, &message);
+        decode(&format!("decode text, {size}"), 470, &message);
         let response = records(bytes);
         let reply =
             |body: &str| text(&format!("[\"4\",\"27\",\"room:lobby\",\"phx_reply\",{body}]"));
         let status_first = format!("{{\"status\":\"ok\",\"response\":{response}}}");
-        decode(&format!("decode reply, status first, {size}"), 750, &reply(&status_first));
+        decode(&format!("decode reply, status first, {size}"), 520, &reply(&status_first));
         let response_first = format!("{{\"response\":{response},\"status\":\"ok\"}}");
-        decode(&format!("decode reply, response first, {size}"), 750, &reply(&response_first));
+        decode(&format!("decode reply, response first, {size}"), 550, &reply(&response_first));
     }
     let mut push = vec![0, 1, 10, 7];
     push.extend_from_slice(b"4room:lobbynew_msg");
     push.extend_from_slice(&[7; 64]);
     decode("decode binary, 64 B", 290, &Frame::Binary(received(&push)));
-    encode("encode text, 64 B", 600, || Payload::json(&value(64)).expect("JSON"));
-    encode("encode binary, 64 B", 370, || Payload::binary(vec![7; 64]));
+    let json = value(64);
+    encode("payload out and encode text, 64 B", 1_570, || Payload::json(&json).expect("JSON"));
+    let bytes = [7; 64];
+    encode("payload out and encode binary, 64 B", 580, || Payload::binary(bytes));
 }
 
 fn decode(name: &str, target: u32, frame: &Frame) {
@@ -96,8 +98,9 @@ fn encode(name: &str, target: u32, payload: impl Fn() -> Payload) {
     case(
         name,
         target,
-        |_| payload(),
-        |payload| {
+        |_| (),
+        |()| {
+            let payload = payload();
             let (join_ref, msg_ref) = (Some(Ref::from_u64(4)), Ref::from_u64(27));
             let (topic, event) = ("room:lobby", "new_msg");
             let message = Outgoing { join_ref, msg_ref, topic, event, payload };
@@ -117,14 +120,13 @@ fn messages() {
         let mut hand = Hand::joined(1_000);
         case(
             &format!("core: frame in, message out, 1,000 channels, {size}"),
-            1_100,
+            880,
             |at| {
                 let topic = topic(at * 7 % 1_000);
                 text(&format!("[null,null,\"{topic}\",\"new_msg\",{}]", records(bytes)))
             },
             |frame| {
-                hand.receive(frame);
-                let action = hand.socket.poll_action(NOW);
+                let action = hand.socket.handle_frame_and_poll(NOW, hand.id, frame);
                 assert!(matches!(action, Some(Action::Signal(Signal::Message { .. }))));
                 assert!(hand.socket.poll_action(NOW).is_none());
                 mem::forget(action);
@@ -134,11 +136,12 @@ fn messages() {
 }
 
 fn pushes() {
+    let value = value(64);
     for channels in [1, 1_000] {
         let mut hand = Hand::joined(channels);
         case(
-            &format!("core: push written, reply matched, {channels} channels, 64 B"),
-            2_500,
+            &format!("core: payload out, push written, reply matched, {channels} channels, 64 B"),
+            3_900,
             |at| {
                 let (topic, join_ref) = (topic(at * 7 % channels), at * 7 % channels + 1);
                 // The refs of pushes follow the refs of the joins.
@@ -146,16 +149,16 @@ fn pushes() {
                 let body = "{\"status\":\"ok\",\"response\":{}}";
                 let reply =
                     format!("[\"{join_ref}\",\"{msg_ref}\",\"{topic}\",\"phx_reply\",{body}]");
-                (topic, Payload::json(&value(64)).expect("JSON"), text(&reply))
+                (topic, text(&reply))
             },
-            |(topic, payload, reply)| {
+            |(topic, reply)| {
+                let payload = Payload::json(&value).expect("JSON");
                 let pushed = hand.socket.push(NOW, &topic, "new_msg", payload, PushOptions::call());
                 pushed.expect("an accepted push");
                 let written = hand.socket.poll_action(NOW);
                 assert!(matches!(written, Some(Action::Send { .. })));
                 assert!(hand.socket.poll_action(NOW).is_none());
-                hand.receive(reply);
-                let ended = hand.socket.poll_action(NOW);
+                let ended = hand.socket.handle_frame_and_poll(NOW, hand.id, reply);
                 assert!(matches!(ended, Some(Action::Signal(Signal::PushEnded { .. }))));
                 assert!(hand.socket.poll_action(NOW).is_none());
                 // In a program, the transport and the application drop these.
@@ -238,7 +241,7 @@ fn websocket() {
     for (name, target, payload) in [
         ("64 B", 220, vec![b'x'; 64]),
         ("64 B, not all of it ASCII", 930, "\u{e4}".repeat(32).into_bytes()),
-        ("1 KiB", 440, vec![b'x'; 1_024]),
+        ("1 KiB", 370, vec![b'x'; 1_024]),
     ] {
         let mut stream = vec![0x81];
         match u8::try_from(payload.len()) {

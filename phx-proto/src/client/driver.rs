@@ -7,8 +7,8 @@
 //! ```
 //!
 //! Reading never waits for writing, nor writing for reading: every round polls both, each with its
-//! own budget. The driver pulls a frame from the core only when the transport can take one, so it
-//! never holds a frame itself. It gathers received frames and hands them to the core as one batch,
+//! own budget. The driver pulls frames from the core only when the transport can take them, so it
+//! never holds a frame while it waits. It gathers received frames and hands them to the core as one batch,
 //! so for many frames it takes the lock once, and wakes each consumer once. The clock decides what
 //! has expired; the timer only wakes the driver. The driver reads frames before it reads the clock,
 //! so an answer that was in a buffer while the executor was busy does not count as late.
@@ -60,7 +60,7 @@ use crate::wire::payload::Payload;
 
 /// The number of frames that one poll may read, control frames included, and the number that it may
 /// write.
-const BUDGET: u32 = 64;
+const BUDGET: u32 = 128;
 
 /// The number of bytes of frames after which one poll reads no further frame. The consumers read the
 /// frames next, while they are in the processor's cache.
@@ -74,6 +74,9 @@ const PART: u32 = 16;
 /// one frame.
 const GATHERED_MAX: usize = 64 << 10;
 
+/// The bytes that a frame counts in addition to its length; see [`Transport::space`].
+const FRAME_OVERHEAD: usize = 64;
+
 /// The capacity to keep after a batch of `batch` frames: a busy connection keeps all of it, an idle
 /// one shrinks.
 const fn room_for(batch: usize, capacity: usize) -> usize {
@@ -84,7 +87,7 @@ const fn room_for(batch: usize, capacity: usize) -> usize {
 const ROUNDS: u32 = 128;
 
 /// The number of frames by which a flood may postpone the expiry of deadlines.
-const POSTPONED_MAX: u32 = 16 * BUDGET;
+const POSTPONED_MAX: u32 = 8 * BUDGET;
 
 /// How far the wall clock must run ahead of the monotonic clock before the driver assumes that the
 /// machine was suspended.
@@ -132,6 +135,8 @@ pub struct Driver<R: Runtime> {
     spare: Option<Waker>,
     /// A buffer for the wakers of a batch.
     wakers: Vec<Waker>,
+    /// A buffer for the frames that are pulled under one lock, except the first.
+    pulled: Vec<Frame>,
     last_now: Time,
     last_wall: Time,
     /// The time of the next progress report, while an answer is awaited.
@@ -235,9 +240,22 @@ impl<T: Transport> Link<T> {
         Some((self.id, progress))
     }
 
+    /// Sends a frame, unless a write has failed.
+    fn send(&mut self, frame: Frame) {
+        if !self.broken {
+            self.flush = true;
+            self.sent = true;
+            self.broken = self.transport.send(frame).is_err();
+        }
+    }
+
     /// Reads frames until the batch is full or nothing is left to read.
     fn gather(&mut self, budget: &mut ReadBudget, cx: &mut Context<'_>) {
         let mut bytes = 0;
+        if self.gathered.capacity() == 0 {
+            // An idle connection receives one frame at a time.
+            self.gathered.reserve_exact(1);
+        }
         while !budget.is_spent() && bytes < GATHERED_MAX && !self.dry && self.ended.is_none() {
             let Poll::Ready(received) = self.transport.poll_receive(cx) else {
                 self.dry = true;
@@ -276,6 +294,7 @@ impl<R: Runtime> Driver<R> {
             stale: false,
             spare: None,
             wakers: Vec::new(),
+            pulled: Vec::new(),
             last_now: clock.now(),
             last_wall: clock.wall(),
             report_at: None,
@@ -291,19 +310,23 @@ impl<R: Runtime> Driver<R> {
         }
     }
 
-    /// Registers the driver's waker, which the next command wakes.
-    fn listen(&mut self, cx: &Context<'_>) {
+    /// Registers the driver's waker, which the next command wakes. Returns the work that is pending now.
+    fn listen(&mut self, cx: &Context<'_>) -> PendingWork {
         if self.spare.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
             self.spare = Some(cx.waker().clone());
         }
         let mut task = Task::new(cx.waker(), self.spare.take());
-        let _ = self.shared.with_state(|state| state.listen(&mut task));
+        let pending = self.shared.with_state(|state| {
+            let _ = state.listen(&mut task);
+            PendingWork::of(state)
+        });
         self.spare = task.into_spare();
+        pending
     }
 
     /// Detects, before any deadline is checked, that the machine was suspended or that the driver
-    /// was not polled for a while.
-    fn notice_sleep(&mut self, now: Time) {
+    /// was not polled for a while. Returns whether it was suspended.
+    fn notice_sleep(&mut self, now: Time) -> bool {
         let wall = self.clock.wall();
         let gap = now.since(self.last_now);
         let slept = wall.since(self.last_wall) > gap + SUSPENDED;
@@ -314,10 +337,12 @@ impl<R: Runtime> Driver<R> {
         if slept {
             self.shared.input(now, |state| state.handle_wake(now));
         }
+        slept
     }
 
-    /// Expires deadlines that have passed, unless there is more to read first.
-    fn expire(&mut self, now: Time, reads: &ReadBudget) {
+    /// Expires deadlines that have passed, unless there is more to read first. `next` is the earliest
+    /// deadline.
+    fn expire(&mut self, now: Time, next: Option<Time>, reads: &ReadBudget) {
         if !reads.is_spent() && self.link.as_ref().is_some_and(Link::has_more) {
             return; // the next round continues to read
         }
@@ -326,8 +351,10 @@ impl<R: Runtime> Driver<R> {
             return;
         }
         self.postponed = 0;
-        let may_be_due = self.timer_at.is_none_or(|at| at <= now);
-        let news = self.link.as_mut().filter(|_| may_be_due).and_then(Link::news);
+        if next.is_none_or(|next| next > now) {
+            return;
+        }
+        let news = self.link.as_mut().and_then(Link::news);
         self.shared.input(now, |state| {
             state.drain(now);
             if let Some((id, progress)) = news {
@@ -490,10 +517,10 @@ impl<R: Runtime> Driver<R> {
                 } else if let Some(ended) = link.ended.take() {
                     over = true;
                     state.apply(now, Input::Closed { id, ended });
+                    state.drain(now);
                 } else {
                     break;
                 }
-                state.drain(now);
             }
         });
         // A frame may be a slice of the transport's memory, so its last reference is dropped here,
@@ -508,13 +535,20 @@ impl<R: Runtime> Driver<R> {
         link.has_more()
     }
 
-    /// Returns true when `poll_ready` must be called once more after a flush.
-    fn poll_write(&mut self, now: Time, budget: &mut u32, cx: &mut Context<'_>) -> bool {
-        let Some(link) = &mut self.link else { return false };
+    /// Writes frames. The result is true when `poll_ready` must be called once more after a flush; and
+    /// the work that is pending, if that is known.
+    fn poll_write(
+        &mut self,
+        now: Time,
+        budget: &mut u32,
+        cx: &mut Context<'_>,
+    ) -> (bool, Option<PendingWork>) {
+        let Some(link) = &mut self.link else { return (false, None) };
         let id = link.id;
         let written = link.transport.progress().written.saturating_sub(link.reported.written);
         let mut news = (written >= REPORT_BYTES).then(|| link.news()).flatten();
-        while *budget > 0 && !link.broken {
+        let mut pending = None;
+        while *budget > 0 && !link.broken && pending.is_none() {
             match link.transport.poll_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(_)) => {
@@ -535,41 +569,62 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             let regained = !core::mem::replace(&mut link.writable, true);
-            let pulled = self.shared.input(now, |state| {
+            // As many frames as the transport takes are pulled under one lock, and sent after it.
+            let mut space = link.transport.space();
+            let (mut first, more) = (None, &mut self.pulled);
+            let ticket = self.shared.input(now, |state| {
                 if regained {
                     state.apply(now, Input::Writable { id, writable: true });
                 }
                 if let Some((id, progress)) = news.take() {
                     state.apply(now, Input::Progress { id, progress });
                 }
-                state.pull(now)
-            });
-            let Some(pulled) = pulled else { break };
-            *budget -= 1;
-            let (to, frame) = match pulled {
-                Pulled::Frame(to, frame) => (to, frame),
-                Pulled::Evaluate(ticket) => match evaluate(&self.shared, &self.clock, &ticket) {
-                    Supplied::Join(Action::Join { id, frame, .. }) => (id, frame),
-                    // A function may set other parameters for its topic whenever it is called, so
-                    // that each result is stale. The driver stops after the second stale result of
-                    // a poll, so that it does not block the executor.
-                    Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
-                        *budget = 0;
-                        break;
+                loop {
+                    let Some(pulled) = state.pull(now) else {
+                        state.drain(now);
+                        pending = Some(PendingWork::of(state));
+                        return None;
+                    };
+                    *budget -= 1;
+                    let (to, frame) = match pulled {
+                        Pulled::Frame(to, frame) => (to, frame),
+                        Pulled::Evaluate(ticket) => return Some(ticket),
+                    };
+                    space = space.saturating_sub(frame.len() + FRAME_OVERHEAD);
+                    match first {
+                        _ if to != id => {}
+                        None => first = Some(frame),
+                        Some(_) => more.push(frame),
                     }
-                    _ => continue,
-                },
-            };
-            if to == id {
-                link.flush = true;
-                link.sent = true;
-                link.broken = link.transport.send(frame).is_err();
+                    if space == 0 || *budget == 0 {
+                        return None;
+                    }
+                }
+            });
+            let batch = more.len();
+            for frame in first.into_iter().chain(more.drain(..)) {
+                link.send(frame);
+            }
+            more.shrink_to(room_for(batch, more.capacity()));
+            let Some(ticket) = ticket else { continue };
+            match evaluate(&self.shared, &self.clock, &ticket) {
+                Supplied::Join(Action::Join { id: to, frame, .. }) if to == id => link.send(frame),
+                // A function may set other parameters for its topic whenever it is called, so that
+                // each result is stale. The driver stops after the second stale result of a poll, so
+                // that it does not block the executor.
+                Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
+                    *budget = 0;
+                    break;
+                }
+                _ => {}
             }
         }
         if let Some((id, progress)) = news {
+            pending = None;
             self.shared.input(now, |state| state.apply(now, Input::Progress { id, progress }));
         }
         if link.broken && core::mem::replace(&mut link.writable, false) {
+            pending = None;
             self.shared
                 .input(now, |state| state.apply(now, Input::Writable { id, writable: false }));
         }
@@ -588,7 +643,7 @@ impl<R: Runtime> Driver<R> {
                 Poll::Pending => {}
             }
         }
-        again
+        (again, pending)
     }
 
     /// Reports progress when that is due. Returns the time of the next report, or `None` if no
@@ -640,15 +695,7 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn pending(&self) -> PendingWork {
-        self.shared.with_state(|state| {
-            let core = state.socket.poll_timeout().map(|next| next.at);
-            PendingWork {
-                finished: state.is_finished(),
-                next: [core, state.waiters.next_deadline()].into_iter().flatten().min(),
-                awaits_answer: state.socket.awaits_answer(),
-                todo: !state.todo.is_empty(),
-            }
-        })
+        self.shared.with_state(|state| PendingWork::of(state))
     }
 }
 
@@ -670,6 +717,18 @@ struct PendingWork {
     todo: bool,
 }
 
+impl PendingWork {
+    fn of(state: &State) -> Self {
+        let core = state.socket.poll_timeout().map(|next| next.at);
+        Self {
+            finished: state.is_finished(),
+            next: [core, state.waiters.next_deadline()].into_iter().flatten().min(),
+            awaits_answer: state.socket.awaits_answer(),
+            todo: !state.todo.is_empty(),
+        }
+    }
+}
+
 impl<R: Runtime> Future for Driver<R> {
     type Output = ();
 
@@ -685,7 +744,7 @@ impl<R: Runtime> Future for Driver<R> {
 impl<R: Runtime> Driver<R> {
     fn poll_rounds(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let this = self;
-        this.listen(cx);
+        let mut pending = this.listen(cx);
         if let Some(link) = &mut this.link {
             link.dry = false;
         }
@@ -694,14 +753,17 @@ impl<R: Runtime> Driver<R> {
         let mut rounds = ROUNDS;
         loop {
             let now = this.clock.now();
-            this.notice_sleep(now);
-            let mut moved = this.carry_out(now);
+            if this.notice_sleep(now) {
+                pending = this.pending();
+            }
+            let mut moved = pending.todo && this.carry_out(now);
             moved |= this.poll_provider(now, cx);
             moved |= this.poll_dial(now, cx);
             moved |= this.poll_read(now, &mut reads, cx);
-            this.expire(now, &reads);
-            moved |= this.poll_write(now, &mut writes, cx);
-            let pending = this.pending();
+            this.expire(now, pending.next, &reads);
+            let (again, known) = this.poll_write(now, &mut writes, cx);
+            moved |= again;
+            pending = known.unwrap_or_else(|| this.pending());
             if pending.finished {
                 this.link = None;
                 return Poll::Ready(());

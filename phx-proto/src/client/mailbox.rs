@@ -403,10 +403,11 @@ impl Mailbox {
         if self.read { core::mem::replace(&mut self.dropped, 0) } else { 0 }
     }
 
-    /// Whether there are discarded messages.
+    /// Whether messages were dropped or replaced since [`take_dropped`](Self::take_dropped),
+    /// [`take_discarded`](Self::take_discarded) and [`take_missed`](Self::take_missed).
     #[inline]
-    pub(super) fn has_discarded(&self) -> bool {
-        !self.discarded.is_empty()
+    pub(super) fn has_losses(&self) -> bool {
+        self.dropped > 0 || !self.discarded.is_empty() || !self.missed.is_empty()
     }
 
     /// Takes the discarded messages, which the caller drops after the lock is released.
@@ -472,6 +473,17 @@ impl Mailbox {
             return Some(Item::Event(ChannelEvent::Message(entry.message)));
         }
         self.end.clone().map(|end| Item::Event(ChannelEvent::Closed(end)))
+    }
+
+    /// Takes the next event if it is a message. Without gaps, as usual, it is one.
+    #[inline]
+    pub(super) fn next_message(&mut self) -> Option<Message> {
+        if self.gap_bytes > 0 {
+            return None;
+        }
+        let entry = self.entries.pop_front()?;
+        self.account.remove(0, entry.load);
+        Some(entry.into_message())
     }
 
     /// Moves messages without gaps between them to the reader's prefetch queue, which is empty, up

@@ -99,7 +99,17 @@ pub trait Transport: Unpin + 'static {
     /// `poll_receive` returns it.
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>>;
 
-    /// Takes one frame, after `poll_ready` was ready.
+    /// How many bytes of frames the transport takes after `poll_ready` was ready, before `poll_ready`
+    /// has to be called again. Each frame counts 64 bytes in addition to its length. The frame that
+    /// reaches this number may exceed it. The driver takes as many frames from the core at once, which
+    /// costs less than one at a time.
+    ///
+    /// The default is zero, for one frame.
+    fn space(&self) -> usize {
+        0
+    }
+
+    /// Takes a frame, after `poll_ready` was ready.
     ///
     /// # Errors
     ///

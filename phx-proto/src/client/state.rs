@@ -187,7 +187,7 @@ impl Shared {
         let mut state = self.lock();
         let answer = work(&mut state);
         let wakes = core::mem::take(&mut state.wakes);
-        let discarded = core::mem::take(&mut state.discarded);
+        let discarded = state.take_discarded();
         #[cfg(feature = "tracing")]
         let trace = {
             let (late, now) = (state.socket.late_replies(), state.now);
@@ -201,11 +201,8 @@ impl Shared {
         }
         #[cfg(feature = "tracing")]
         trace.emit(&self.span, self.name.as_deref(), &self.address);
-        // These values may own handles of this client, whose drop takes the lock.
-        for discarded in discarded {
-            if let Discarded::Missed(subscriber, missed) = discarded {
-                subscriber.report_missed(&missed);
-            }
+        if let Some(discarded) = discarded {
+            drop_discarded(discarded);
         }
         drop(wakes);
         answer
@@ -216,6 +213,16 @@ impl Shared {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
+    }
+}
+
+/// Drops values that may own handles of this client, whose drop takes the lock.
+#[cold]
+fn drop_discarded(discarded: Vec<Discarded>) {
+    for discarded in discarded {
+        if let Discarded::Missed(subscriber, missed) = discarded {
+            subscriber.report_missed(&missed);
+        }
     }
 }
 
@@ -234,9 +241,8 @@ pub(super) struct State {
     pub(super) now: Time,
     /// The cause of the end of the previous connection or attempt.
     pub(super) last_cause: Option<Cause>,
-    /// A second reference to the join parameters of every topic, so that the core never drops the
-    /// last one under the lock. That drop may run code of the application, if the parameters are a
-    /// function.
+    /// A second reference to the join parameters that are functions, so that the core never drops the
+    /// last one under the lock. That drop may run code of the application.
     params: Table<JoinParams>,
     pub(super) discarded: Vec<Discarded>,
     /// Topics to join again, because a mailbox with
@@ -417,10 +423,16 @@ impl State {
         self.apply(now, Input::Opened { id, opened });
     }
 
+    /// Handles a frame and drains the core.
     #[inline]
     pub(super) fn handle_frame(&mut self, now: Time, id: ConnectionId, frame: &Frame) {
+        self.now = self.now.max(now);
         self.read_buffer.received(frame.len());
-        self.socket.handle_frame(now, id, frame);
+        if let Some(action) = self.socket.handle_frame_and_poll(now, id, frame) {
+            self.handle_action(action);
+            self.rejoin_overflowed(now);
+        }
+        self.drain(now);
     }
 }
 
@@ -434,14 +446,20 @@ impl State {
                 Some(action) => self.handle_action(action),
                 None => break,
             }
-            while let Some(topic) = self.resyncs.pop() {
-                self.rejoin(now, &topic);
-            }
+            self.rejoin_overflowed(now);
         }
         if self.waiters.has_shutdowns() {
             for waiter in self.waiters.shutdowns() {
                 self.wakes.extend(waiter.take_waker());
             }
+        }
+    }
+
+    /// Joins the topics again whose mailboxes require that after an overflow.
+    #[inline]
+    fn rejoin_overflowed(&mut self, now: Time) {
+        while let Some(topic) = self.resyncs.pop() {
+            self.rejoin(now, &topic);
         }
     }
 
@@ -562,14 +580,24 @@ impl State {
         }
     }
 
-    /// Keeps a reference to the parameters of a topic for as long as the core may use them.
+    /// Keeps a reference to the parameters of a topic for as long as the core may use them. Fixed
+    /// parameters need none, because they are a copy in memory of this crate.
     pub(super) fn keep_params(&mut self, topic: Topic, params: JoinParams) {
-        let replaced = self.params.insert(topic, params);
+        let replaced = match params.fixed() {
+            Some(_) => self.params.remove(&topic),
+            None => self.params.insert(topic, params),
+        };
         self.discarded.extend(replaced.map(Discarded::Params));
     }
 
     fn discard(&mut self, topic: &Topic) {
         self.discarded.extend(self.params.remove(topic).map(Discarded::Params));
+    }
+
+    /// Takes the values to drop after the lock is released, if there are any.
+    #[inline]
+    fn take_discarded(&mut self) -> Option<Vec<Discarded>> {
+        if self.discarded.is_empty() { None } else { Some(core::mem::take(&mut self.discarded)) }
     }
 
     /// Queues messages to be dropped after the lock is released.

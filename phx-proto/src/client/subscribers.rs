@@ -135,15 +135,19 @@ impl Subscriber {
         let look = |task: &mut Task<'_>| {
             let mut slot = self.lock();
             slot.mailbox.prefetch(prefetched);
-            let polled = match prefetched.pop_front() {
-                Some(entry) => Poll::Ready(ChannelEvent::Message(entry.into_message())),
+            let message = match prefetched.pop_front() {
+                Some(entry) => Some(entry.into_message()),
+                None => slot.mailbox.next_message(),
+            };
+            let polled = match message {
+                Some(message) => Poll::Ready(ChannelEvent::Message(message)),
                 None => slot.poll(task),
             };
             *empty = polled.is_ready() && slot.mailbox.is_empty();
             polled
         };
         let polled = if expects_none { poll_parking(cx, look) } else { poll_parked(cx, look) };
-        if polled.is_pending() {
+        if polled.is_pending() && prefetched.capacity() > 0 {
             // An idle consumer keeps no capacity.
             *prefetched = VecDeque::new();
         }
@@ -425,13 +429,16 @@ impl State {
                 }
             }
             kept &= slot.mailbox.message(message, load);
-            *drops += slot.mailbox.take_dropped();
-            if slot.mailbox.has_discarded() {
-                discarded.push(Discarded::Messages(slot.mailbox.take_discarded()));
-            }
-            let missed = slot.mailbox.take_missed();
-            if !missed.is_empty() {
-                discarded.push(Discarded::Missed(Arc::clone(subscriber), missed));
+            if slot.mailbox.has_losses() {
+                *drops += slot.mailbox.take_dropped();
+                let messages = slot.mailbox.take_discarded();
+                if !messages.is_empty() {
+                    discarded.push(Discarded::Messages(messages));
+                }
+                let missed = slot.mailbox.take_missed();
+                if !missed.is_empty() {
+                    discarded.push(Discarded::Missed(Arc::clone(subscriber), missed));
+                }
             }
             wakes.extend(slot.parked.take());
         };

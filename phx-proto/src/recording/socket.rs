@@ -25,8 +25,8 @@ use crate::wire::{Codec, Frame};
 
 /// A [`Socket`] whose inputs and actions are written to a [`Recorder`].
 ///
-/// Pass inputs to [`apply`](Self::apply); [`push`](Self::push) and [`handle_frame`](Self::handle_frame) are
-/// faster forms of the two most frequent ones. Methods of the socket that change nothing are available
+/// Pass inputs to [`apply`](Self::apply); [`push`](Self::push), [`handle_frame`](Self::handle_frame) and
+/// [`handle_frame_and_poll`](Self::handle_frame_and_poll) are faster forms of the two most frequent ones. Methods of the socket that change nothing are available
 /// through `Deref`. Without a recorder each call costs one branch.
 pub struct RecordedSocket {
     socket: Socket,
@@ -124,6 +124,21 @@ impl RecordedSocket {
             return self.socket.handle_frame(now, id, frame);
         }
         let _ = self.apply(now, Input::Frame { id, frame: frame.borrow().clone() });
+    }
+
+    /// Like [`Socket::handle_frame_and_poll`].
+    #[inline]
+    pub fn handle_frame_and_poll(
+        &mut self,
+        now: Time,
+        id: ConnectionId,
+        frame: impl Borrow<Frame>,
+    ) -> Option<Action> {
+        if self.log.is_none() {
+            return self.socket.handle_frame_and_poll(now, id, frame);
+        }
+        self.handle_frame(now, id, frame);
+        if self.socket.has_actions() { self.poll_action(now) } else { None }
     }
 
     /// Like [`Socket::poll_action`].

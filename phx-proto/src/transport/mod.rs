@@ -116,9 +116,10 @@ pub async fn connect<N: Wrap>(
             let meter = stream.meter().clone();
             let reads = incoming::Reads::default();
             let stream = stream.with_leftover(upgraded.leftover).with_reads(reads.clone());
-            let config = streams::socket_config(config);
-            let socket = N::wrap(stream, Role::Client, Some(config)).await;
-            Socket::Tungstenite(Box::new(Tungstenite::new(socket, meter, reads)))
+            let settings = streams::socket_config(config);
+            let socket = N::wrap(stream, Role::Client, Some(settings)).await;
+            let socket = Tungstenite::new(socket, meter, reads, config.write_buffer_bytes);
+            Socket::Tungstenite(Box::new(socket))
         }
         #[cfg(feature = "websocket")]
         TransportKind::WebSocket => {
@@ -155,6 +156,14 @@ impl<N: Wrap> Transport for Socket<N> {
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         self.transport().poll_ready(cx)
+    }
+
+    fn space(&self) -> usize {
+        match self {
+            Self::Tungstenite(socket) => socket.space(),
+            #[cfg(feature = "websocket")]
+            Self::Native(socket) => socket.space(),
+        }
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {

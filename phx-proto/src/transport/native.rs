@@ -303,6 +303,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
         self.poll_write_out(cx)
     }
 
+    fn space(&self) -> usize {
+        self.write_max.saturating_sub(self.endpoint.queued_bytes() + self.write.len())
+    }
+
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
         match self.endpoint.send(frame) {
             Ok(()) => self.totals.state(),

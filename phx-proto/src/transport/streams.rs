@@ -78,6 +78,10 @@ impl Transport for WebSocket {
         self.0.poll_ready(cx)
     }
 
+    fn space(&self) -> usize {
+        self.0.space()
+    }
+
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
         self.0.send(frame)
     }
@@ -206,6 +210,10 @@ pub struct Tungstenite<S> {
     reads: Reads,
     /// Whether a pong is in the write buffer. Until it is written, no second pong is queued.
     pong_waits: bool,
+    /// The size of the write buffer.
+    write_buffer: usize,
+    /// The bytes of frames since the write buffer was last empty; it holds no more than these.
+    unflushed: usize,
 }
 
 impl<S> fmt::Debug for Tungstenite<S> {
@@ -216,8 +224,9 @@ impl<S> fmt::Debug for Tungstenite<S> {
 
 impl<S> Tungstenite<S> {
     /// Wraps tungstenite's socket; `meter` and `reads` are shared with the stream under it.
-    pub(super) fn new(socket: S, meter: Meter, reads: Reads) -> Self {
-        Self { socket, totals: Totals::new(meter), reads, pong_waits: false }
+    pub(super) fn new(socket: S, meter: Meter, reads: Reads, write_buffer: usize) -> Self {
+        let totals = Totals::new(meter);
+        Self { socket, totals, reads, pong_waits: false, write_buffer, unflushed: 0 }
     }
 }
 
@@ -335,7 +344,13 @@ where
         Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
+    /// Frames that fit into the write buffer cause no write, so they cannot find it blocked.
+    fn space(&self) -> usize {
+        self.write_buffer.saturating_sub(self.unflushed)
+    }
+
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        self.unflushed = self.unflushed.saturating_add(frame.len() + HEADER_MAX);
         // The frame is sent raw, because tungstenite would validate the UTF-8 of a text message again.
         let (bytes, kind) = match frame {
             Frame::Text(bytes) => (bytes, Data::Text),
@@ -349,6 +364,7 @@ where
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
         self.pong_waits = false;
+        self.unflushed = 0;
         Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
@@ -382,6 +398,9 @@ fn shrunk(bytes: Bytes) -> Bytes {
         Err(shared) => shared,
     }
 }
+
+/// The longest header of a frame.
+const HEADER_MAX: usize = 14;
 
 /// The capacity for pongs in the write buffer, in addition to the frames.
 const PONGS: usize = 4_096;

@@ -65,6 +65,30 @@ fn poll_reads_limited_bytes() {
     assert_eq!(polls, Some(1_024 / 5 + 1));
 }
 
+/// The driver takes frames from the core up to the space of the transport, in order, and asks the
+/// transport again after them. Each frame counts 64 bytes more than its length.
+#[test]
+fn frames_are_pulled_up_to_space() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    // Each frame has about 30 bytes.
+    for (space, asked) in [(0, 11), (80, 11), (300, 3), (10_000, 1)] {
+        let mut pushes: Vec<_> = (0..10).map(|n| Box::pin(room.push("e", json!(n)))).collect();
+        for push in &mut pushes {
+            assert!(poll(push.as_mut()).is_pending());
+        }
+        let mut world = bench.memory.world();
+        (world.space, world.asked) = (space, 0);
+        world.to_server.clear();
+        drop(world);
+        assert!(poll(bench.driver.as_mut()).is_pending());
+        let world = bench.memory.world();
+        let sent: Vec<_> = world.to_server.iter().map(|frame| frame[4].clone()).collect();
+        assert_eq!(sent, (0..10).map(|n| json!(n)).collect::<Vec<_>>(), "{space}");
+        assert_eq!(world.asked, asked, "{space}");
+    }
+}
+
 /// An answer that arrived while the executor was busy is read before deadlines are handled. Reported
 /// in phoenixframework/phoenix#5984 and davidstump/SwiftPhoenixClient#117.
 #[test]

@@ -35,6 +35,10 @@ pub struct World {
     pub flood: Option<Value>,
     pub to_server: Vec<Value>,
     pub blocked: bool,
+    /// The bytes that the wire takes after it was ready; see `Transport::space`.
+    pub space: usize,
+    /// How often the driver has asked whether the wire is ready.
+    pub asked: u32,
     pub flushes: u32,
     pub flushes_while_blocked: bool,
     /// A client that is called at every read of the clock, because a runtime's clock may call its client.
@@ -133,7 +137,13 @@ impl Transport for Wire {
     }
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), WriteFailed>> {
-        if self.0.world().blocked { Poll::Pending } else { Poll::Ready(Ok(())) }
+        let mut world = self.0.world();
+        world.asked += 1;
+        if world.blocked { Poll::Pending } else { Poll::Ready(Ok(())) }
+    }
+
+    fn space(&self) -> usize {
+        self.0.world().space
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {

@@ -98,7 +98,21 @@ impl Socket {
         place: Place,
         outcome: impl FnOnce(&Push) -> PushOutcome,
     ) -> bool {
-        let Some((id, push)) = self.pushes.remove(place) else { return false };
+        let ended = self.take_unheld(place, outcome);
+        let existed = ended.is_some();
+        ended.into_iter().for_each(|ended| self.signal(ended));
+        existed
+    }
+
+    /// Like [`end_unheld`](Self::end_unheld), but returns the signal instead of queueing it. Returns
+    /// `None` if there is no push.
+    #[inline]
+    pub(in crate::socket) fn take_unheld(
+        &mut self,
+        place: Place,
+        outcome: impl FnOnce(&Push) -> PushOutcome,
+    ) -> Option<Signal> {
+        let (id, push) = self.pushes.remove(place)?;
         let outcome = outcome(&push);
         if let Some(live) = self.connection.live_mut() {
             match (push.written(), &outcome) {
@@ -107,8 +121,7 @@ impl Socket {
                 (Some(msg_ref), _) => live.abandoned.add(msg_ref, push.topic.clone()),
             }
         }
-        self.signal(Signal::PushEnded { id, topic: push.topic, outcome });
-        true
+        Some(Signal::PushEnded { id, topic: push.topic, outcome })
     }
 
     /// Ends the unwritten pushes of a group.
