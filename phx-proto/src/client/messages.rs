@@ -246,7 +246,20 @@ impl Messages {
             ready!(self.mailbox.poll_events(&mut self.ahead, cx))
         };
         self.done = matches!(event, ChannelEvent::Closed(_));
+        if self.done {
+            self.unsubscribe();
+        }
         Poll::Ready(Some(event))
+    }
+
+    /// Called when the stream ends, and when it is dropped: the program may hold a stream that has ended.
+    #[cold]
+    fn unsubscribe(&self) {
+        let shared = self.channel.shared();
+        if self.reader.is_some() {
+            shared.command(|state, now| state.end_follower(now, &self.mailbox));
+        }
+        shared.with_state(|state| state.drop_mailbox(&self.mailbox));
     }
 
     /// Polls for the next event of a stream that catches up.
@@ -321,10 +334,6 @@ impl FusedStream for TopicMessages {
 
 impl Drop for Messages {
     fn drop(&mut self) {
-        let shared = self.channel.shared();
-        if self.reader.is_some() {
-            shared.command(|state, now| state.end_follower(now, &self.mailbox));
-        }
-        shared.with_state(|state| state.drop_mailbox(&self.mailbox));
+        self.unsubscribe();
     }
 }

@@ -4,7 +4,7 @@ use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use phx_proto::client::JoinFailed;
+use phx_proto::client::{JoinFailed, MailboxOptions, MailboxPolicy};
 use phx_proto::event::RejectionKind;
 
 use super::*;
@@ -170,6 +170,33 @@ fn panic_of_position_ends_stream() {
     let sent = script.assert_push("orders", "echo");
     script.reply(&sent, "ok", json!({}));
     assert!(script.finish(push).is_ok());
+}
+
+/// A stream has ended, by a panic or because its mailbox was full, and the program still holds it. The
+/// joins no longer have its position, so the other stream is not sent again what it has seen.
+#[test]
+fn ended_stream_leaves_positions_of_others() {
+    let fragile = CatchUp::new(|_: &Message| panic!("on purpose")).cursor(Cursor::at(5));
+    let ends = [
+        options(fragile),
+        options(catch_up(Cursor::at(5)))
+            .mailbox(MailboxOptions::new().messages(1).policy(MailboxPolicy::Close)),
+    ];
+    for ending in ends {
+        let script = Script::new();
+        let client = script.client(config());
+        let ended = client.want_with("orders", json!({"user": 7}), ending).expect("accepted");
+        let goes_on = want(&client, catch_up(Cursor::at(5)));
+        let join = join_of(&script);
+        script.reply(&join, "ok", missed([]));
+        live(&script, [6, 7, 8]);
+        let (_held, seen) = taken(&script, ended.messages(), 10);
+        assert!(seen.last().is_some_and(|end| end.starts_with("closed: ")), "{seen:?}");
+        let (_reads, seen) = taken(&script, goes_on.messages(), 4);
+        assert_eq!(seen, ["caught up", "6", "7", "8"]);
+        script.disconnect();
+        assert_eq!(since(&join_of(&script)), Some(8));
+    }
 }
 
 /// The function panics for a message that the driver drops.
