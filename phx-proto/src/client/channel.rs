@@ -939,7 +939,8 @@ impl JoinOptions {
     /// * The position of the last message that the stream returned is added to the parameters of every
     ///   join, which must be a JSON object. A function of
     ///   [`JoinParams::from_fn`](crate::JoinParams::from_fn) that returns something else ends the channel,
-    ///   as if it had panicked.
+    ///   as if it had panicked. So do fixed parameters that are something else, if the handle is one of
+    ///   [`Client::channel_with`](super::Client::channel_with), which does not check them.
     /// * The stream yields [`ChannelEvent::CaughtUp`](super::ChannelEvent::CaughtUp) after each replay,
     ///   and [`ChannelEvent::GapRemains`](super::ChannelEvent::GapRemains) where the server no longer has
     ///   messages and the client can know that.

@@ -363,6 +363,18 @@ fn params_must_be_object() {
     plain.set_join_params(json!([1])).expect("it is wanted");
 }
 
+/// The parameters of an auto-join are not checked again for a handle that catches up.
+#[test]
+fn array_of_auto_join_ends_channel() {
+    let script = Script::new();
+    let client = script.client(config().auto_join("orders", json!([1])).expect("a topic"));
+    let orders = client.channel_with("orders", options(catch_up(Cursor::at(5)))).expect("wanted");
+    script.accept_connect();
+    let (_, seen) = taken(&script, orders.messages(), 2);
+    assert!(seen[0].starts_with("closed: ") && seen.len() == 1, "{seen:?}");
+    script.refute_join("orders");
+}
+
 /// Only the first stream of a handle catches up; its other streams show what the server sends.
 #[test]
 fn further_streams_show_messages_as_they_arrive() {
