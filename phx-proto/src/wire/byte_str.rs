@@ -217,6 +217,13 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn static_byte_str_has_any_length() {
+        for text in ["ok", "a name of more than 23 bytes"] {
+            assert_eq!(&*ByteStr::from_static(text), text);
+        }
+    }
+
     /// A string equals the same text however it is stored, and a clone of a frame's slice stays a
     /// slice.
     #[test]

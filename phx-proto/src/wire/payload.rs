@@ -578,6 +578,15 @@ mod tests {
         assert!(message("[1,").contains("EOF while parsing"), "{}", message("[1,"));
         let other = message(r#"["s3cret"]"#);
         assert!(other.contains("another type is expected") && !other.contains("s3cret"), "{other}");
+
+        #[derive(Debug, serde::Deserialize)]
+        struct Named {
+            #[allow(dead_code, reason = "only its absence matters")]
+            topic: String,
+        }
+        let read = Payload::received_json("{}").deserialize::<Named>();
+        let missing = read.expect_err("no topic").to_string();
+        assert!(missing.contains("missing field `topic`"), "{missing}");
     }
 
     #[test]

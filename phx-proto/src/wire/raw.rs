@@ -101,4 +101,13 @@ mod tests {
             assert!(levels == 0 || is_nested_deeper(text, levels - 1), "{text}");
         }
     }
+    #[test]
+    fn one_line_has_no_breaks() {
+        let line = |text: &str| {
+            let value = RawValue::from_string(text.to_owned()).expect("JSON");
+            one_line(&value).get().to_owned()
+        };
+        assert_eq!(line("{\r\n\t\"a\": \"\\n\"}"), "{   \"a\": \"\\n\"}");
+        assert_eq!(line("[1, 2]"), "[1, 2]");
+    }
 }
