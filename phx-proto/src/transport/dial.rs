@@ -87,28 +87,30 @@ async fn tunnel<N: Net>(
     // The zone is left out: it names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
-        return tunnel_to::<N>(resolver, proxy, host, port, only_here).await;
+        return tunnel_to::<N>(resolver, proxy, host, port, only_here).await?;
     }
     let mut failure = None;
     for address in race::resolve(resolver, host, port, only_here).await? {
         let address = address.ip().to_string();
-        match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await {
-            // After a failure to reach this address, the next one is tried. Any other failure
-            // concerns the proxy itself, so it is returned.
-            Err(unreached @ Cause::Dial { .. }) => failure.get_or_insert(unreached),
-            outcome => return outcome,
+        // After a failure to reach this address, the next one is tried. Any other failure concerns
+        // the proxy itself, so it is returned.
+        match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await? {
+            Err(unreached) => failure.get_or_insert(unreached),
+            opened => return opened,
         };
     }
     Err(failure.unwrap_or_else(|| race::no_address(host)))
 }
 
+/// Opens a stream through the proxy to one host. The inner error means that a SOCKS5 proxy could not
+/// connect to it.
 async fn tunnel_to<N: Net>(
     resolver: &Resolver,
     proxy: &Proxy,
     host: &str,
     port: u16,
     only_here: bool,
-) -> Result<Io<N::Stream>, Cause> {
+) -> Result<Result<Io<N::Stream>, Cause>, Cause> {
     let connected = race::connect::<N>(resolver, proxy.host(), proxy.port(), only_here).await;
     let mut stream = Io::new(connected.map_err(|failure| match failure {
         Cause::Dial { kind, message } => {
@@ -135,6 +137,9 @@ async fn tunnel_to<N: Net>(
             exchange::<N, _>(&mut stream, socks).await
         }
     };
+    if let Err(Broken::Http(error @ UpgradeError::SocksFailed { .. })) = tunnel {
+        return Ok(Err(tunnel_failed(error)));
+    }
     let tunnel = tunnel.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
         Broken::Io(error) => Cause::Dial {
@@ -143,7 +148,7 @@ async fn tunnel_to<N: Net>(
         },
     })?;
     if tunnel.leftover.is_empty() {
-        Ok(stream)
+        Ok(Ok(stream))
     } else {
         // In TLS and in HTTP the client sends first, so the server's first byte cannot come right
         // after the proxy's reply.

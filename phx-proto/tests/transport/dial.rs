@@ -371,6 +371,29 @@ fn clear_text_uses_no_remote_proxy() {
     assert_eq!(tried, ["proxy.internal", "127.0.0.1:80"]);
 }
 
+/// With `socks5`, the next address of the server is tried after a failure to reach one. Any other failure
+/// concerns the proxy itself, so the proxy is not tried again for each address.
+#[test]
+fn failed_socks_proxy_is_tried_once() {
+    const PROXY: &str = "10.0.0.9:1080";
+    let proxy = Proxy::parse(&format!("socks5://{PROXY}")).unwrap();
+    let config = Config::insecure("ws://backend/").unwrap().proxy(proxy);
+    let tries = |manner, script: &[&[u8]]| {
+        resolves_to(&["10.0.0.1:80", "10.0.0.2:80"]);
+        world(|world| {
+            world.addresses.push((PROXY.parse().unwrap(), manner));
+            world.script = script.iter().map(|bytes| (0, bytes.to_vec())).collect();
+        });
+        let (tried, outcome) = dialled(&config);
+        assert!(matches!(outcome, Some(Err(Cause::Dial { .. }))), "{outcome:?}");
+        tried.iter().filter(|what| *what == PROXY).count()
+    };
+    let (accepts, unreached) = (&b"\x05\x00"[..], &b"\x05\x04\x00\x01\0\0\0\0\0\0"[..]);
+    assert_eq!(tries(Refuses { after: 1 }, &[]), 1);
+    assert_eq!(tries(Connects { after: 0 }, &[accepts]), 1, "it ends the stream");
+    assert_eq!(tries(Connects { after: 0 }, &[accepts, unreached, accepts, unreached, accepts]), 3);
+}
+
 #[test]
 fn connect_to_replaces_the_dialled_host() {
     resolves_to(&["10.0.0.1:80"]);
