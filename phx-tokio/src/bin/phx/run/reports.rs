@@ -194,6 +194,9 @@ impl Printer {
         while self.reports.try_recv().is_ok() {
             left += 1;
         }
+        while self.bad_frames.rest().is_some() {
+            left += 1;
+        }
         loop {
             let event = tokio::select! {
                 biased;
@@ -244,4 +247,25 @@ fn counted(mut event: CloudEvent, count: u64) -> CloudEvent {
 
 fn count(event: &CloudEvent) -> Option<u64> {
     event.data.get("count").map(EventValue::deserialize)?.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use phx_tokio::service::Bus;
+
+    use super::*;
+
+    /// The last of several bad frames is held back for a while. If the shutdown counts the remaining events
+    /// meanwhile, it is one of them.
+    #[tokio::test]
+    async fn held_back_event_is_counted() {
+        let subscription = Bus::new().subscribe("**").unwrap();
+        let (reports, mut printer) = Reports::new(subscription, Output::start().unwrap());
+        let mut report = || {
+            let event = reports.stamps.event("phoenix.connection.protocol_error", EventData::new());
+            printer.bad_frames.report(Instant::now(), "not JSON", event)
+        };
+        assert!(report().is_some() && report().is_none() && report().is_none());
+        assert_eq!(printer.rest().await, 1);
+    }
 }
