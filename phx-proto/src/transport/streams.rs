@@ -111,12 +111,13 @@ struct Counts {
     failed: AtomicBool,
     read: AtomicUsize,
     written: AtomicUsize,
-    /// One more than the number of reads that the stream under TLS may still make in the present read
-    /// above TLS. Zero means that there is no limit.
+    /// One more than the number of reads that the stream under TLS may still make in the present poll of
+    /// the handshake, or in the present read above TLS. Zero means that there is no limit.
     reads_left: AtomicUsize,
 }
 
-/// The maximum number of reads under TLS in one read above it. A record of 16 KiB usually takes fewer.
+/// The maximum number of reads under TLS in one poll of the handshake, and in one read above TLS. A
+/// record of 16 KiB usually takes fewer.
 const TLS_READS_MAX: usize = 16;
 
 impl Meter {
@@ -142,14 +143,13 @@ impl Meter {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Begins a read above TLS.
+    /// Begins a poll of the TLS handshake, or a read above TLS.
     #[inline]
-    pub(super) fn begin_tls_read(&self) {
+    pub(super) fn allow_tls_reads(&self) {
         self.0.reads_left.store(1 + TLS_READS_MAX, Ordering::Relaxed);
     }
 
-    /// Whether the stream may be read. A stream under TLS may be read a limited number of times in
-    /// each read above it.
+    /// Whether the stream may be read, and counts the read if it is under TLS.
     #[inline]
     pub(super) fn may_read(&self) -> bool {
         let left = self.0.reads_left.load(Ordering::Relaxed);

@@ -1,5 +1,7 @@
 //! The TLS handshake, and error messages for its failures.
 
+use core::future::{Future as _, poll_fn};
+use core::pin::pin;
 use core::time::Duration;
 use std::io;
 use std::time::UNIX_EPOCH;
@@ -22,7 +24,12 @@ pub(super) async fn secure<N: Net>(
     let tls = config.tls_in_use().map_err(unsupported)?;
     let name = tls.name_for(uri.host()).map_err(unsupported)?;
     let meter = stream.meter().clone();
-    let secured = N::secure(stream, name, tls.client()).await;
+    let mut securing = pin!(N::secure(stream, name, tls.client()));
+    let secured = poll_fn(|cx| {
+        meter.allow_tls_reads();
+        securing.as_mut().poll(cx)
+    });
+    let secured = secured.await;
     let secured =
         secured.map_err(|error| failure(uri, config, &error).unwrap_or_else(|| lost(uri, &error)));
     Ok(Io::above(secured?, meter))
@@ -253,5 +260,128 @@ mod tests {
             let time = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
             assert_eq!(date(time), day);
         }
+    }
+}
+
+#[cfg(all(test, feature = "ring"))]
+mod endless {
+    use core::net::SocketAddr;
+    use core::pin::Pin;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+    use core::task::{Context, Poll, Waker};
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use futures_io::{AsyncRead, AsyncWrite};
+
+    use super::*;
+
+    /// A connection on which a server sends without a pause.
+    #[derive(Default)]
+    struct Endless {
+        reads: usize,
+    }
+
+    impl AsyncRead for Endless {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.reads += 1;
+            assert!(self.reads < 10_000, "one poll goes on and on");
+            Poll::Ready(Ok(buffer.len()))
+        }
+    }
+
+    impl AsyncWrite for Endless {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Ok(bytes.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A TLS stream that receives only session tickets.
+    struct Tickets(Io<Endless>);
+
+    impl AsyncRead for Tickets {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            _: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            while Pin::new(&mut self.0).poll_read(cx, &mut [0; 4_096]).is_ready() {}
+            Poll::Pending
+        }
+    }
+
+    struct EndlessNet;
+
+    impl Net for EndlessNet {
+        type Stream = Endless;
+
+        async fn connect(_: SocketAddr) -> io::Result<Endless> {
+            Ok(Endless::default())
+        }
+
+        async fn sleep(_: Duration) {}
+
+        /// At the end of the handshake TLS reads on, as long as there is something to read.
+        async fn secure(
+            stream: Io<Endless>,
+            _: rustls::pki_types::ServerName<'static>,
+            _: Arc<rustls::ClientConfig>,
+        ) -> io::Result<Endless> {
+            let mut tickets = Tickets(stream);
+            poll_fn(|cx| Pin::new(&mut tickets).poll_read(cx, &mut [])).await?;
+            Ok(Endless::default())
+        }
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Each poll ends, and wakes the task for the next one.
+    fn assert_ends(mut poll: impl FnMut(&mut Context<'_>) -> bool) {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        for polls in 1..=3 {
+            assert!(poll(&mut Context::from_waker(&waker)));
+            assert_eq!(woken.0.load(Ordering::Relaxed), polls);
+        }
+    }
+
+    /// A server may send session tickets before the client has sent the end of the handshake.
+    #[test]
+    fn tickets_in_handshake_do_not_block_task() {
+        let config = Config::new("wss://backend/").expect("a valid URI");
+        let stream = Io::new(Endless::default());
+        let mut securing = pin!(secure::<EndlessNet>(stream, config.uri(), &config));
+        assert_ends(|cx| securing.as_mut().poll(cx).is_pending());
+    }
+
+    #[test]
+    fn tickets_after_handshake_do_not_block_task() {
+        let stream = Io::new(Endless::default());
+        let meter = stream.meter().clone();
+        let mut above = Io::above(Tickets(stream), meter);
+        assert_ends(|cx| Pin::new(&mut above).poll_read(cx, &mut [0]).is_pending());
     }
 }
