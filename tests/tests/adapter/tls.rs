@@ -1,8 +1,11 @@
 //! `wss://`: trusted and refused certificates, and the errors for the latter.
 
+use core::future::{Future as _, poll_fn};
+use core::pin::pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::time::Duration;
 use std::io::{ErrorKind, Read, Write};
+use std::net::TcpListener;
 use std::sync::Arc;
 
 use phx_tests::ports::{Reserved, start_again};
@@ -14,8 +17,12 @@ use super::peer::serve_once;
 use super::stage::until;
 use crate::rt::phx::config::TlsError;
 use crate::rt::phx::event::Cause;
+use crate::rt::phx::rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
 use crate::rt::phx::rustls::crypto::{CryptoProvider, GetRandomFailed, SecureRandom, ring};
-use crate::rt::phx::rustls::{ClientConfig, ServerConfig, SupportedCipherSuite};
+use crate::rt::phx::rustls::{
+    ClientConfig, ConnectionTrafficSecrets, ContentType, ProtocolVersion, ServerConfig,
+    ServerConnection, SupportedCipherSuite,
+};
 use crate::rt::phx::testing::{self, Listener};
 use crate::rt::phx::{ChannelEvent, Config, Connections, Roots, Tls};
 use crate::rt::{Runtime, block_on, connect_tcp, phx};
@@ -59,6 +66,71 @@ fn private_authority_is_trusted() {
         assert_eq!(message.payload().to_value().unwrap(), body);
         client.disconnect().await;
         until("it is gone", || listener.with(|server, _| server.peers().is_empty())).await;
+    })
+}
+
+/// A server may send any number of session tickets, which are records without data. One poll reads a part
+/// of them.
+#[test]
+fn flood_of_tickets_does_not_starve_executor() {
+    let authority = Authority::new();
+    let mut tls = (*authority.server("127.0.0.1")).clone();
+    (tls.send_tls13_tickets, tls.enable_secret_extraction) = (0, true);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("wss://{}/", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut tls = ServerConnection::new(Arc::new(tls)).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            while tls.wants_write() {
+                tls.write_tls(&mut stream).unwrap();
+            }
+            tls.read_tls(&mut stream).unwrap();
+            tls.process_new_packets().unwrap();
+            let error = tls.reader().read_to_end(&mut request).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        }
+        let SupportedCipherSuite::Tls13(suite) = tls.negotiated_cipher_suite().unwrap() else {
+            panic!("TLS 1.3");
+        };
+        let (mut number, secrets) = tls.dangerous_extract_secrets().unwrap().tx;
+        let (ConnectionTrafficSecrets::Aes128Gcm { key, iv }
+        | ConnectionTrafficSecrets::Aes256Gcm { key, iv }
+        | ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv }) = secrets
+        else {
+            panic!("a cipher suite of TLS 1.3");
+        };
+        let mut encrypter = suite.aead_alg.encrypter(key, iv);
+        let mut record = |typ, bytes: &[u8]| {
+            let payload = OutboundChunks::Single(bytes);
+            let plain = OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_3, payload };
+            number += 1;
+            encrypter.encrypt(plain, number - 1).unwrap().encode()
+        };
+        // A lifetime of an hour, then the addend for its age, a nonce, a ticket, and no extensions.
+        let ticket = b"\x04\0\0\x10\0\0\x0e\x10\0\0\0\0\x01n\0\x02id\0\0";
+        let mut bytes = Vec::new();
+        for _ in 0..40_000 {
+            bytes.extend(record(ContentType::Handshake, ticket));
+        }
+        let answer = b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n";
+        bytes.extend(record(ContentType::ApplicationData, answer));
+        stream.write_all(&bytes).unwrap();
+        bytes.len()
+    });
+    block_on(async {
+        let roots = Roots::pem(authority.pem.as_bytes()).unwrap();
+        let mut dialling = pin!(dial(Config::new(&url).unwrap().tls(Tls::new(roots))));
+        let mut polls = 0;
+        let dialled = poll_fn(|cx| {
+            polls += 1;
+            dialling.as_mut().poll(cx)
+        });
+        let refused = dialled.await.map(|_| "an open connection");
+        let written = server.join().unwrap();
+        assert!(matches!(refused, Err(Cause::Refused(_))), "{refused:?}");
+        assert!(polls >= written / (128 << 10), "{written} bytes in {polls} polls");
     })
 }
 
