@@ -275,7 +275,6 @@ static LARGE: [Settings; 6] = [
     Settings {
         name: "large progress",
         progress_max: 2,
-        link_max: 2,
         application: &[Op::Connect, Op::Probe, Op::Join(0), Op::Leave(0)],
         ..PROGRESS
     },
