@@ -602,8 +602,9 @@ impl Config {
     /// Sets the largest frame to send, in bytes. A call with a larger push or join returns an error.
     ///
     /// Set it to the server's `max_frame_size` if that is smaller: the server closes the whole connection
-    /// for a larger frame (`wire/frame_too_big`). Bandit 1.11 and later accepts 8,000,000 bytes, or
-    /// 10,000,000 with WebSockAdapter 0.6; Cowboy 2.17 and later accepts 1,000,000.
+    /// for a larger frame (`wire/frame_too_big`). By default, a server with WebSockAdapter 0.6 or later
+    /// accepts 10,000,000 bytes. With an older WebSockAdapter, Bandit 1.11 and later accepts 8,000,000, and
+    /// Cowboy 2.17 and later accepts 1,000,000.
     #[must_use]
     pub fn max_push_bytes(mut self, max: usize) -> Self {
         self.options_mut().max_push_bytes = max;
