@@ -475,7 +475,7 @@ impl Mailbox {
         self.end.clone().map(|end| Item::Event(ChannelEvent::Closed(end)))
     }
 
-    /// Takes the next event if it is a message. Without gaps, as usual, it is one.
+    /// Takes the next event if it is a message and the mailbox has no gaps. It usually has none.
     #[inline]
     pub(super) fn next_message(&mut self) -> Option<Message> {
         if self.gap_bytes > 0 {

@@ -130,7 +130,8 @@ impl Tls {
     /// # Errors
     ///
     /// [`TlsError`] if the certificate or the key is missing, if the key is encrypted, if the certificate
-    /// and the key do not belong together, or if the certificate is of X.509 version 1.
+    /// and the key do not belong together, if the certificate is of X.509 version 1, or if there is no crypto
+    /// provider.
     pub fn with_identity(roots: Roots, chain: &[u8], key: &[u8]) -> Result<Self, TlsError> {
         Self::named_identity(&Crypto::new(None)?, roots, (chain, key), Names::UNNAMED)
     }
@@ -183,7 +184,8 @@ impl Tls {
     ///
     /// # Errors
     ///
-    /// [`TlsError`] with the name of the file if it cannot be read or is invalid.
+    /// [`TlsError`] with the name of the file if it cannot be read or is invalid, and
+    /// [`TlsError::NoProvider`] if there is no crypto provider.
     pub fn from_files(
         files: &TlsFiles,
         read: impl Fn(&str) -> io::Result<Vec<u8>>,
@@ -296,8 +298,8 @@ pub struct TlsBuilder {
 
 impl TlsBuilder {
     /// The crypto provider for everything: the handshake, the verification of certificates and the client's
-    /// key. The default is ring; see [`Tls::builder`]. A FIPS module belongs here; `CryptoProvider::fips` reports whether all parts
-    /// of a provider are approved.
+    /// key. The default is ring; see [`Tls::builder`]. A FIPS module belongs here; `CryptoProvider::fips`
+    /// reports whether all parts of a provider are approved.
     ///
     /// As with ring, RSA keys whose identifier has no parameters are accepted, for certificates of `mix
     /// phx.gen.cert`. The provider's own algorithms verify them.

@@ -26,8 +26,9 @@ use crate::wire::{Codec, Frame};
 /// A [`Socket`] whose inputs and actions are written to a [`Recorder`].
 ///
 /// Pass inputs to [`apply`](Self::apply); [`push`](Self::push), [`handle_frame`](Self::handle_frame) and
-/// [`handle_frame_and_poll`](Self::handle_frame_and_poll) are faster forms of the two most frequent ones. Methods of the socket that change nothing are available
-/// through `Deref`. Without a recorder each call costs one branch.
+/// [`handle_frame_and_poll`](Self::handle_frame_and_poll) are faster forms of the two most frequent ones.
+/// Methods of the socket that change nothing are available through `Deref`. Without a recorder each call
+/// costs one branch.
 pub struct RecordedSocket {
     socket: Socket,
     log: Option<Box<Log>>,

@@ -174,7 +174,7 @@ impl Socket {
                     self.stats.last_join = Some(now.since(join.written));
                 }
             }
-            // The signals of the connect are usually the most that wait at once.
+            // The queue is usually longest when a connection opens, so its capacity is freed after that.
             if self.actions.is_empty() {
                 self.actions = VecDeque::new();
             }

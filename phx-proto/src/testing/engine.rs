@@ -257,7 +257,6 @@ impl Client {
     }
 }
 
-/// Converts a request of the core to a request of the server.
 #[cfg(feature = "deflate")]
 impl Client {
     /// Adds the offer of the client's configuration to a request, if the link carries bytes.
@@ -286,6 +285,7 @@ impl Client {
     }
 }
 
+/// Converts a request of the core to a request of the server.
 impl From<&ConnectRequest> for handshake::HttpRequest {
     fn from(request: &ConnectRequest) -> Self {
         let plain = |(name, value): &(String, Secret)| (name.clone(), value.expose().to_owned());

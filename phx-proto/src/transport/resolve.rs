@@ -13,8 +13,8 @@
 //! runtimes. The threads are detached: no code joins them, and each ends when the queue is empty.
 //!
 //! Attempts that wait for the same host share one look-up. The answer is not cached for later
-//! attempts, so they find a server that has moved. A cancelled attempt removes a look-up from the
-//! queue if it has not begun and no other attempt waits for it.
+//! attempts, so they find a server that has moved. A thread skips a queued look-up for which no
+//! attempt waits any more.
 
 use core::fmt;
 use core::future::Future;

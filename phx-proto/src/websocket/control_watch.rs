@@ -179,7 +179,8 @@ fn after(header: [u8; HEADER_MAX], len: u8) -> State {
         short => u64::from(short),
     };
     let is_close = header[0] & 0x0f == 8;
-    // A ping that is too long is not replaced, so that tungstenite reports the violation.
+    // A ping that is too long is not kept, so it gets no answer. Its opcode is already that of a pong;
+    // tungstenite reports the length of either as a violation.
     if is_close || (header[0] == PING && short < 126) {
         let mut mask = [0; 4];
         if masked {

@@ -19,8 +19,8 @@ use crate::wire::{Detail, first_of_members};
 const HEADROOM: usize = Payload::HEADROOM;
 
 /// A serialised payload of up to this length is collected on the stack, so that its buffer can be allocated
-/// with its exact size. Then neither the payload nor its frame needs a second allocation: [`Bytes`] counts
-/// references in the pointer to such a buffer until it is cloned.
+/// with its exact size. Then neither the payload nor its frame needs a second allocation: [`Bytes`]
+/// allocates a reference count for such a buffer only when it is cloned.
 const USUAL: usize = 160;
 
 /// The maximum unused capacity of a buffer in bytes, or a quarter of its length if that is more. Without

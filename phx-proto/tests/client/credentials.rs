@@ -92,7 +92,7 @@ fn provider_sees_why_the_last_attempt_failed() {
     assert_eq!(bench.client.status(), Status::Open);
 }
 
-/// A local `disconnect` during the wait for a retry ends the story of the failure before it.
+/// After a local `disconnect` during the wait for a retry, the next attempt has no cause.
 #[test]
 fn provider_sees_no_cause_after_disconnect() {
     let mut asked = None;

@@ -54,8 +54,8 @@ impl Ended {
 }
 
 /// Omits the topics. They decide only which messages are unrouted, and the searches that identify a
-/// state by its `Debug` text ask for none: with the topics, the same states would be searched many
-/// times over.
+/// state by its `Debug` text do not request unrouted messages. With the topics, these searches would
+/// visit states again that differ in nothing else.
 impl fmt::Debug for Ended {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ended").finish_non_exhaustive()

@@ -158,8 +158,8 @@ impl Soak {
         let latency = pick(&mut world, &[(0, 0), (1, 5), (10, 200), (0, 3_000)]);
         world.latency(ms(latency.0)..=ms(latency.1));
         if seed % 4 == 0 {
-            // Fragments of all sizes, and often none. The number is drawn without the feature too, so
-            // that a seed gives the same world.
+            // Fragments of all sizes, and often none. The number is drawn without the feature `websocket`
+            // too, so that a seed gives the same world with and without it.
             let _fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
             #[cfg(feature = "websocket")]
             world.carry_bytes(&Limits { fragment_bytes: _fragment_bytes, ..Limits::default() });
