@@ -36,7 +36,7 @@ pub(crate) fn preset(name: &str) -> Result<Option<Compression>, Failure> {
     Ok(preset.ok_or("no such preset")?.1)
 }
 
-/// The codecs of the server. All connections share them, because each has a thread of its own.
+/// The codecs of the server. Each connection has a thread of its own, and all threads share these codecs.
 static CODECS: LazyLock<Mutex<Scratch>> = LazyLock::new(Mutex::default);
 
 const EXTENSIONS: &str = "sec-websocket-extensions";

@@ -54,7 +54,7 @@ fn phoenix_compresses() {
     play_compressed(Target::Phoenix, Compression::balanced(), scenarios::large_payloads);
 }
 
-/// A window of the client's configuration, which the answer has to name.
+/// An answer that accepts the offer of the client. It has to name the window of the client's configuration.
 const AGREED: &str = "permessage-deflate; server_max_window_bits=13";
 
 /// The compressed messages of a server as frames. RSV1 is set on the first frame of each message.
@@ -69,8 +69,9 @@ fn compressed(messages: &[Frame]) -> Vec<u8> {
     out.into()
 }
 
-/// One connection to a server that answers the offer with these extensions and then sends these bytes. The
-/// client ends it: returns the code of its close frame, if it sent one.
+/// A server for one connection that answers the offer with these extensions and then sends these bytes. The
+/// thread waits until the client ends the connection, and returns the code of its close frame, if it sent
+/// one.
 fn attack(extensions: String, bytes: Vec<u8>) -> (SocketAddr, JoinHandle<Option<u16>>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
     let addr = listener.local_addr().expect("an address");
@@ -132,7 +133,7 @@ async fn survive(extensions: &str, bytes: Vec<u8>, code: Option<u16>) -> Cause {
     cause
 }
 
-/// The number in the message of a cause, or the message itself.
+/// The message of a lost transport.
 fn lost(cause: &Cause) -> &str {
     match cause {
         Cause::TransportLost { message } => message,
@@ -146,7 +147,7 @@ fn bombs_end_one_connection() {
     block_on(async {
         let bomb = compressed(&[Frame::Binary(vec![0; 1 << 20].into())]);
         assert!(bomb.len() < 1_100, "{}", bomb.len());
-        // Empty blocks with fixed codes, the last bit of each being final.
+        // Empty blocks with fixed codes, each of which is marked as the final block.
         let blocks = [&[0xc2, 126, 0x27, 0x10][..], &b"\x03\x00".repeat(5_000)].concat();
         for bytes in [bomb, blocks] {
             let cause = survive(AGREED, bytes, Some(1009)).await;
@@ -198,7 +199,7 @@ fn invalid_data_ends_one_connection() {
     });
 }
 
-/// An answer that the client did not offer fails the attempt. Nothing is sent on such a connection.
+/// An answer that does not fit the offer fails the attempt. Nothing is sent on such a connection.
 #[test]
 fn unoffered_parameters_fail_one_attempt() {
     block_on(async {

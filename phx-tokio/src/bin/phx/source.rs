@@ -13,8 +13,7 @@ use crate::exit::Failed;
 
 /// The maximum size of a file with a secret, in bytes. Tokens have a few kilobytes.
 const SECRET_MAX: u64 = 64 << 10;
-/// The maximum size of a payload or a document, in bytes. It is more than the default
-/// `max_push_bytes`.
+/// The maximum size of a payload, in bytes. It is more than the default `max_push_bytes`.
 const TEXT_MAX: u64 = 64 << 20;
 
 /// A byte order mark, which some editors write at the start of a file.
