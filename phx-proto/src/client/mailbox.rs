@@ -407,7 +407,7 @@ impl Mailbox {
     /// [`take_discarded`](Self::take_discarded) and [`take_missed`](Self::take_missed).
     #[inline]
     pub(super) fn has_losses(&self) -> bool {
-        self.dropped > 0 || !self.discarded.is_empty() || !self.missed.is_empty()
+        (self.read && self.dropped > 0) || !self.discarded.is_empty() || !self.missed.is_empty()
     }
 
     /// Takes the discarded messages, which the caller drops after the lock is released.

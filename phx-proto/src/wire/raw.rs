@@ -101,6 +101,7 @@ mod tests {
             assert!(levels == 0 || is_nested_deeper(text, levels - 1), "{text}");
         }
     }
+
     #[test]
     fn one_line_has_no_breaks() {
         let line = |text: &str| {

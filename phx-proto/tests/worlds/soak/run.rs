@@ -160,9 +160,11 @@ impl Soak {
         if seed % 4 == 0 {
             // Fragments of all sizes, and often none. The number is drawn without the feature `websocket`
             // too, so that a seed gives the same world with and without it.
-            let _fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
+            let fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
             #[cfg(feature = "websocket")]
-            world.carry_bytes(&Limits { fragment_bytes: _fragment_bytes, ..Limits::default() });
+            world.carry_bytes(&Limits { fragment_bytes, ..Limits::default() });
+            #[cfg(not(feature = "websocket"))]
+            let _ = fragment_bytes;
         }
         let mut soak = Self {
             world,

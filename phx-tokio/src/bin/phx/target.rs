@@ -114,7 +114,6 @@ pub(crate) struct Connected {
 impl Target {
     /// Connects, or returns the error in one line.
     pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
-        let until = self.timeout.map(|timeout| Instant::now() + timeout);
         // Reading may block for any length of time, because standard input and files can be pipes.
         // Signals are handled meanwhile.
         let target = self.clone();
@@ -122,6 +121,7 @@ impl Target {
             tokio::task::spawn_blocking(move || Ok((target.join_params()?, target.config()?)));
         let (params, config) = read.await.map_err(|error| Failed::Local(error.to_string()))??;
         let params = params.into();
+        let until = self.timeout.map(|timeout| Instant::now() + timeout);
         let setup = Setup::new(config);
         let (setup, record) = match &self.record {
             None => (setup, None),
