@@ -138,8 +138,8 @@ impl Payload {
     /// [`Codec`](crate::wire::Codec) uses it when it finds the text of a payload in a frame.
     ///
     /// Nothing is checked here. The caller guarantees that the text is one JSON value without whitespace
-    /// around it. If it is not, [`deserialize`](Self::deserialize) and [`to_value`](Self::to_value) return
-    /// [`PayloadError::Unreadable`], and with
+    /// around it. If it is not JSON, [`deserialize`](Self::deserialize) and [`to_value`](Self::to_value)
+    /// return [`PayloadError::Unreadable`], and with
     /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame causes a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is
     /// UTF-8. A push writes the text into a frame unchanged. A server that cannot parse that frame closes
@@ -248,7 +248,7 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// [`PayloadError`] if the payload is binary, not JSON, not a `T`, or nested deeper than 128 levels.
+    /// [`PayloadError`] if the payload is binary, not JSON, not a `T`, or nested deeper than 127 levels.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         let text = match self.kind {
             Kind::Own => self.as_bytes(),
