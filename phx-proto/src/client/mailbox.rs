@@ -22,7 +22,8 @@
 //!
 //! If a mailbox of a consumer that [catches up](super::catch_up) is full, it keeps the messages that
 //! wait, and drops every later message until the next join, because the replay of that join brings
-//! them again. The gap in front of the next message records the drops and the joins.
+//! them again. The gap in front of the next message records the drops and the joins. With
+//! [`MailboxPolicy::Close`], the stream ends instead.
 
 use std::collections::VecDeque;
 
@@ -193,8 +194,9 @@ impl Entry {
 #[derive(Clone, Debug, Default)]
 struct Gap {
     lagged: u64,
-    /// The first join without a position that was lost before the consumer read it, with its response. The
-    /// consumer may get its position from the response, and later joins bring what follows it.
+    /// A join whose parameters had no position, with its response: the first one that was followed by an
+    /// interruption or another join before the consumer read it. The consumer may get its position from the
+    /// response, and later joins bring what follows it.
     begun: Option<Box<(Payload, JoinMark)>>,
     interrupted: Option<(Interruption, u32)>,
     /// The response of the latest join.
@@ -848,7 +850,7 @@ mod tests {
         assert_eq!((mailbox.account.kept(), mailbox.gap_bytes), (0, 0));
     }
 
-    /// A consumer that keeps up never causes a copy, however large the buffers.
+    /// A consumer that keeps up causes no copies if no message alone keeps more memory alive than the bound.
     #[test]
     fn read_messages_are_not_copied() {
         let mut mailbox = mailbox(100, 10_000, MailboxPolicy::DropOldest);
