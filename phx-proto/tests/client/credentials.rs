@@ -13,7 +13,7 @@ use phx_proto::config::{Backoff, Uri};
 use phx_proto::event::{NextStep, Refusal};
 use phx_proto::{Cause, Config, Credentials, Ended, Signal, Status};
 
-/// A time that is longer than any delay of the schedules in these tests.
+/// A time that is longer than the delays in the tests that use it.
 const LONG: Duration = Duration::from_secs(20);
 
 fn token(text: &str) -> Provided {

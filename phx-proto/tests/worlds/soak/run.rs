@@ -159,7 +159,7 @@ impl Soak {
         world.latency(ms(latency.0)..=ms(latency.1));
         if seed % 4 == 0 {
             // Fragments of all sizes, and often none. The number is drawn without the feature `websocket`
-            // too, so that a seed gives the same world with and without it.
+            // too, so that the feature does not change the later random numbers of a seed.
             let fragment_bytes = pick(&mut world, &[10, 500, 5_000, 32 << 10]);
             #[cfg(feature = "websocket")]
             world.carry_bytes(&Limits { fragment_bytes, ..Limits::default() });
