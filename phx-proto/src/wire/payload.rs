@@ -103,7 +103,8 @@ impl Payload {
     ///
     /// # Errors
     ///
-    /// [`PayloadError::Unwritable`] if a map has keys that are not strings, or if `Serialize` fails.
+    /// [`PayloadError::Unwritable`] if a map has a key that serde_json cannot write as a string, such as a
+    /// list, or if `Serialize` fails.
     pub fn json(value: &(impl Serialize + ?Sized)) -> Result<Self, PayloadError> {
         let mut writer = Writer { stack: [0; USUAL], len: 0, heap: BytesMut::new() };
         serde_json::to_writer(&mut writer, value)
@@ -182,7 +183,7 @@ impl Payload {
     /// The bytes of the JSON text, or of the binary payload.
     ///
     /// If the payload is the response of a reply, each call scans it to find its end.
-    /// [`deserialize`](Self::deserialize) does not need this scan.
+    /// [`deserialize`](Self::deserialize) first parses without this scan, and scans only if that fails.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer[self.range()]
@@ -249,6 +250,7 @@ impl Payload {
     /// # Errors
     ///
     /// [`PayloadError`] if the payload is binary, not JSON, not a `T`, or nested deeper than 127 levels.
+    /// Values that `T` ignores or keeps as a [`RawValue`](serde_json::value::RawValue) may be nested deeper.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         let text = match self.kind {
             Kind::Own => self.as_bytes(),
@@ -278,7 +280,8 @@ impl Payload {
         self.deserialize()
     }
 
-    /// Copies the payload into memory of its own, unless it is there already.
+    /// Copies the payload into memory of its own. A payload made by [`json`](Self::json),
+    /// [`binary`](Self::binary) or [`empty`](Self::empty) is returned without a copy.
     ///
     /// An incoming payload is a slice of the connection's read buffer and keeps the whole buffer alive.
     /// Call this for payloads that you store for long.
@@ -568,9 +571,9 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    /// The message never quotes a value, but it names what a parser expected.
+    /// The message describes the error without a value of the payload.
     #[test]
-    fn unreadable_payload_states_what_was_expected() {
+    fn unreadable_payload_message_omits_values() {
         let message = |text: &'static str| {
             let read = Payload::received_json(text).deserialize::<Vec<u8>>();
             read.expect_err("not a list of bytes").to_string()
