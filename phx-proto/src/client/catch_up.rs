@@ -9,8 +9,8 @@
 //!
 //! The position of a message is found by a function of the application. It runs on the consumer's task,
 //! and on the driver's task for a message that was dropped, and never under a lock. So the mailbox does
-//! not know positions: when it is full, it drops every message until the next join; the replay of that
-//! join brings these messages again.
+//! not know positions: when it is full, it drops messages until the next join, or until the consumer
+//! requests that join. The replay of the join brings these messages again.
 
 use core::fmt;
 use std::collections::BTreeMap;

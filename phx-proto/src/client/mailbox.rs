@@ -21,9 +21,10 @@
 //! buffers; messages are dropped only when that is not enough. See [`weight`](crate::wire::weight).
 //!
 //! If a mailbox of a consumer that [catches up](super::catch_up) is full, it keeps the messages that
-//! wait, and drops every later message until the next join, because the replay of that join brings
-//! them again. The gap in front of the next message records the drops and the joins. With
-//! [`MailboxPolicy::Close`], the stream ends instead.
+//! wait. It drops every later message until the next join, or until the consumer has read the waiting
+//! messages and requests that join. The replay of the join brings the dropped messages again. The gap in
+//! front of the next message records the joins, and the number of dropped messages that no replay
+//! brings. With [`MailboxPolicy::Close`], the stream ends instead.
 
 use std::collections::VecDeque;
 
@@ -62,8 +63,8 @@ pub(super) enum Item {
     },
     /// The replay of the latest join did not end in time. Only in a mailbox of a consumer that catches up.
     ReplayTimedOut,
-    /// Every message from here to the next join was dropped. Only in a mailbox of a consumer that catches
-    /// up.
+    /// Messages were dropped here, and the replay of the next join brings them. Only in a mailbox of a
+    /// consumer that catches up.
     Missing,
 }
 
@@ -72,7 +73,8 @@ pub(super) enum Item {
 pub(super) struct JoinMark {
     /// Counts the joins, from 1.
     pub(super) number: u64,
-    /// Whether it is the first join of the channel.
+    /// Whether the consumer gets no `Resumed` for it: it is the first join of the channel, or was kept as
+    /// `Gap::begun`.
     pub(super) first: bool,
     /// Whether the parameters of the join contained the position of the consumer.
     pub(super) asked: bool,
