@@ -10,7 +10,7 @@ mod rt {
     use core::task::{Context, Poll};
     use core::time::Duration;
     use std::io;
-    use std::sync::Arc;
+    use std::sync::{Arc, Mutex};
 
     pub(crate) use phx_smol as phx;
     pub(crate) use phx_smol::SmolRuntime as Runtime;
@@ -28,17 +28,27 @@ mod rt {
         smol::Timer::after(duration).await;
     }
 
-    /// Runs something in an executor of its own, which is then dropped with all of its unfinished tasks.
+    /// Runs something in an executor of its own, and then drops its unfinished tasks.
+    ///
+    /// The drop of an executor is not enough: a task that another thread wakes at that moment can enter
+    /// the queue after the executor has emptied it, and is then never dropped.
     pub(crate) fn in_a_runtime_that_ends<T>(work: impl AsyncFnOnce(Spawn) -> T) -> T {
         let executor = Arc::new(smol::Executor::new());
-        // The tasks hold this closure, so it must not hold the executor.
-        let weak = Arc::downgrade(&executor);
+        let tasks = Arc::new(Mutex::new(Vec::new()));
+        // The tasks hold this closure, so it must hold neither the executor nor the tasks.
+        let (weak, list) = (Arc::downgrade(&executor), Arc::downgrade(&tasks));
         let spawn: Spawn = Arc::new(move |task| {
-            weak.upgrade().expect("the executor runs").spawn(task).detach();
+            let task = weak.upgrade().expect("the executor runs").spawn(task);
+            list.upgrade().expect("it is not over").lock().unwrap().push(task);
         });
         let done = smol::block_on(executor.run(work(spawn)));
-        assert_eq!(Arc::strong_count(&executor), 1);
-        drop(executor);
+        // Cancels them all at once, and then waits until their futures are dropped.
+        drop(tasks.lock().unwrap().split_off(0));
+        smol::block_on(executor.run(async {
+            while !executor.is_empty() {
+                smol::future::yield_now().await;
+            }
+        }));
         done
     }
 
