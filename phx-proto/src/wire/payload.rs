@@ -122,7 +122,7 @@ impl Payload {
         Self { buffer: with_headroom(bytes.as_ref(), false), kind: Kind::OwnBinary }
     }
 
-    /// Creates a binary payload that shares its bytes. They are not copied until a frame is built.
+    /// Creates a binary payload that shares its bytes, without a copy. Each push of it copies them.
     /// Use it for received bytes, and for bytes that you keep and push often.
     #[must_use]
     pub fn binary_shared(bytes: impl Into<Bytes>) -> Self {
@@ -139,9 +139,8 @@ impl Payload {
     /// [`Codec`](crate::wire::Codec) uses it when it finds the text of a payload in a frame.
     ///
     /// Nothing is checked here. The caller guarantees that the text is one JSON value without whitespace
-    /// around it. If it is not JSON, [`deserialize`](Self::deserialize) and [`to_value`](Self::to_value)
-    /// return [`PayloadError::Unreadable`], and with
-    /// [`Config::strict_payloads`](crate::Config::strict_payloads) the frame causes a
+    /// around it. If it is not JSON, [`to_value`](Self::to_value) returns [`PayloadError::Unreadable`], and
+    /// with [`Config::strict_payloads`](crate::Config::strict_payloads) the frame causes a
     /// [`Signal::ProtocolError`](crate::Signal::ProtocolError). [`get`](Self::get) returns any text that is
     /// UTF-8. A push writes the text into a frame unchanged. A server that cannot parse that frame closes
     /// the whole connection, as it does for a number such as `1e400` (`wire/malformed_number_overflow`).
@@ -227,7 +226,7 @@ impl Payload {
         }
     }
 
-    /// Whether the payload has no bytes, which is possible only for a binary payload.
+    /// Whether the payload has no bytes. A JSON value has at least one.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -251,6 +250,7 @@ impl Payload {
     ///
     /// [`PayloadError`] if the payload is binary, not JSON, not a `T`, or nested deeper than 127 levels.
     /// Values that `T` ignores or keeps as a [`RawValue`](serde_json::value::RawValue) may be nested deeper.
+    /// Strings in values that `T` ignores may be invalid UTF-8.
     pub fn deserialize<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         let text = match self.kind {
             Kind::Own => self.as_bytes(),
@@ -295,10 +295,11 @@ impl Payload {
         }
     }
 
-    /// Copies the payload into a buffer that becomes the frame in place, unless it is in one already. A
-    /// slice may keep any amount of memory alive. The new buffer holds [`len`](Self::len) bytes and the
-    /// headroom. Its unused capacity is at most 1 KiB, or a quarter of its length if that is more. A
-    /// queued payload is copied here and not when its frame is built, so there is no additional copy.
+    /// Copies the payload into a buffer with headroom, unless it is in one already or is
+    /// [`empty`](Self::empty). A slice may keep any amount of memory alive. The new buffer holds
+    /// [`len`](Self::len) bytes and the headroom. Its unused capacity is at most 1 KiB, or a quarter of its
+    /// length if that is more. If [`enclose`](Self::enclose) can then write the envelope in place, this is
+    /// the only copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -328,7 +329,7 @@ impl Payload {
         Self::unparsed(self.buffer.slice_ref(part.as_bytes()))
     }
 
-    /// Whether two payloads are equal as JSON values or as bytes.
+    /// Whether two payloads are equal, or have equal JSON values.
     #[must_use]
     pub fn same_json(&self, other: &Self) -> bool {
         if self == other {
@@ -344,9 +345,9 @@ impl Payload {
     /// JSON, the byte `end`. Use it in [`Codec::encode`](crate::wire::Codec::encode).
     ///
     /// The envelope is written around the payload in place if three conditions hold: the payload was
-    /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue; no clone of it
-    /// exists; and `front_len` is at most [`HEADROOM`](Self::HEADROOM). Otherwise the payload is copied
-    /// once.
+    /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue and is not
+    /// [`empty`](Self::empty); no clone of it exists; and `front_len` is at most
+    /// [`HEADROOM`](Self::HEADROOM). Otherwise the payload is copied once.
     ///
     /// ```
     /// use phx_proto::Payload;
