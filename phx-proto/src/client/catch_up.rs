@@ -63,9 +63,11 @@ impl CatchUp {
     /// never replayed.
     ///
     /// The function runs on the task that reads the stream. For messages that a full mailbox dropped it
-    /// runs on the driver's task, so it should be quick. It is never called under a lock. If it panics,
-    /// the stream ends with [`StreamEnd::PositionPanicked`](super::StreamEnd::PositionPanicked). If it
-    /// owns a handle of its own client, that client does not close when the other handles are dropped.
+    /// runs on the driver's task, so it should be quick. It is never called under a lock. If it panics on
+    /// the task that reads the stream, the stream ends with
+    /// [`StreamEnd::PositionPanicked`](super::StreamEnd::PositionPanicked). A dropped message for which it
+    /// panics is counted in [`ChannelEvent::Lagged`](super::ChannelEvent::Lagged). If the function owns a
+    /// handle of its own client, that client does not close when the other handles are dropped.
     pub fn new(position_of: impl Fn(&Message) -> Option<u64> + Send + Sync + 'static) -> Self {
         Self {
             position_of: Arc::new(position_of),
@@ -189,7 +191,8 @@ impl Positions {
         followers.is_empty()
     }
 
-    /// Adds the positions to join parameters; `None` if these are not a JSON object.
+    /// Adds the positions to join parameters. Returns `None` if there is a position and the parameters are
+    /// not a JSON object.
     pub(super) fn add_to(&self, params: Payload) -> Option<Payload> {
         let mut since = BTreeMap::new();
         for follower in self.0.lock().iter() {
@@ -233,7 +236,7 @@ pub(super) enum Read {
 }
 
 impl CatchUpReader {
-    /// `live` is true if the consumer begins on a channel that is already joined.
+    /// `live` is true if the consumer begins on a channel that is already joined, and has no position.
     pub(super) fn new(
         follower: Arc<Follower>,
         topic: Topic,

@@ -41,7 +41,7 @@ pub(super) struct Subscriber {
 /// A consumer that catches up.
 struct Following {
     follower: Arc<Follower>,
-    /// Whether the consumer begins on a channel that is already joined.
+    /// Whether the consumer begins on a channel that is already joined, and has no position.
     live: bool,
     /// The waiter whose deadline is that of the replay.
     waiter: WaiterId,
