@@ -236,6 +236,7 @@ mod tests {
             let text = core::str::from_utf8(&frame[..end]).expect("UTF-8");
             let part = ByteStr::part(&frame, 0..end);
             assert_eq!((part.as_str(), part.is_inline()), (text, end <= 23));
+            assert_eq!(AsRef::<str>::as_ref(&part), text);
             let tail = frame.len() - end..frame.len();
             if end < frame.len() {
                 assert_eq!(ByteStr::part(&frame, tail.clone()).as_bytes(), &frame[tail]);

@@ -178,6 +178,16 @@ mod tests {
         assert_eq!(detail.expose(), "invalid type: string \"s3cret\"");
     }
 
+    /// Only a frame that is longer than what is kept has an ellipsis.
+    #[test]
+    fn ellipsis_means_a_longer_frame() {
+        for (len, is_longer) in [(0, false), (1, false), (EVIDENCE_MAX, false), (257, true)] {
+            let error =
+                DecodeError::new(DecodeProblem::NotUtf8 { field: "topic" }, 0, &vec![b'x'; len]);
+            assert_eq!(error.evidence.escaped().ends_with("…\""), is_longer, "{len}");
+        }
+    }
+
     /// The error holds its message and at most 256 bytes of the frame.
     #[test]
     #[cfg(feature = "driver")]

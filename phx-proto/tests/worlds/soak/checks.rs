@@ -381,15 +381,23 @@ pub fn missing(world: &World, checks: &Checks) -> Option<String> {
     differs.then(|| format!("{client}: {list} present, on the server {server}"))
 }
 
+/// A meta, with its members in a fixed order: serde_json may keep the order of a text.
+type Meta<'a> = BTreeMap<&'a str, String>;
+
 /// The metas under each key, without those that `keep` excludes. Their order differs from the server's,
 /// because clients move an updated meta to the end.
-fn metas_of(presences: &Value, keep: impl Fn(&Value) -> bool) -> BTreeSet<(&str, String)> {
+fn metas_of(presences: &Value, keep: impl Fn(&Value) -> bool) -> BTreeSet<(&str, Meta<'_>)> {
     let presences = presences.as_object().into_iter().flatten();
     let metas = presences.flat_map(|(key, entry)| {
         let metas = entry["metas"].as_array().into_iter().flatten();
         metas.map(|meta| (key.as_str(), meta))
     });
-    metas.filter(|(_, meta)| keep(meta)).map(|(key, meta)| (key, meta.to_string())).collect()
+    metas.filter(|(_, meta)| keep(meta)).map(|(key, meta)| (key, members_of(meta))).collect()
+}
+
+fn members_of(meta: &Value) -> Meta<'_> {
+    let members = meta.as_object().into_iter().flatten();
+    members.map(|(name, value)| (name.as_str(), value.to_string())).collect()
 }
 
 /// The `phx_ref` of every meta.
