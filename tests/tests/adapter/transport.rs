@@ -237,6 +237,19 @@ fn vanished_server_is_lost_transport() {
 }
 
 #[test]
+fn invalid_utf8_closes_with_1007() {
+    over_each(async |config| {
+        let (addr, server) = server(b"", |stream| {
+            stream.write_all(b"\x81\x03a\xffb").unwrap();
+            assert_eq!(read_close(stream), 1007);
+        });
+        let mut transport = open(addr, config).await;
+        assert!(matches!(receive(&mut transport).await, Received::Ended(Ended::Lost { .. })));
+        server.join().unwrap();
+    });
+}
+
+#[test]
 fn broken_frame_closes_with_1002() {
     over_each(async |config| {
         let (addr, server) = server(b"", |stream| {
