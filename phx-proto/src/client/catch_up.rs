@@ -256,7 +256,8 @@ impl CatchUpReader {
         self.joins
     }
 
-    /// The next thing for the consumer, from what was read so far. A message counts as taken.
+    /// The next event for the consumer, or a request to rejoin; `None` if [`read`](Self::read) must be called
+    /// first. Returning a message advances the consumer's cursor past it.
     pub(super) fn next(&mut self) -> Option<Read> {
         let step = self.sequencer.next_step()?;
         *self.follower.cursor.lock() = self.sequencer.cursor();
@@ -270,7 +271,8 @@ impl CatchUpReader {
         })
     }
 
-    /// Reads an item of the mailbox. Returns an event that the consumer sees before the next thing.
+    /// Reads an item of the mailbox. If this returns an event, the consumer must get it before the results of
+    /// [`next`](Self::next).
     pub(super) fn read(&mut self, item: Item) -> Option<ChannelEvent> {
         match item {
             Item::Event(ChannelEvent::Message(message)) => self.read_message(message),

@@ -206,7 +206,8 @@ impl Payload {
         self.buffer.len()
     }
 
-    /// Creates a payload of the same kind from `bytes`, a copy of this payload's bytes.
+    /// Creates a payload from `bytes`, a copy of this payload's bytes: binary if this payload is binary,
+    /// otherwise JSON. It has no headroom.
     pub(super) fn with_bytes(&self, bytes: Bytes) -> Self {
         if self.is_binary() { Self::binary_shared(bytes) } else { Self::unparsed(bytes) }
     }
@@ -551,7 +552,7 @@ impl From<&Self> for Payload {
     }
 }
 
-/// Payloads are equal if they have the same kind and the same bytes.
+/// Payloads are equal if both are binary or both are JSON, and their bytes are the same.
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.is_binary() == other.is_binary() && self.as_bytes() == other.as_bytes()
