@@ -623,6 +623,8 @@ impl Entry {
             let state = self.lock();
             state.client.clone().filter(|_| matches!(state.state, SupervisedState::Running(_)))
         };
+        // A client can have given up before its keeper has noticed. Both parts then show the end.
+        let client = client.filter(|_| lifecycle != Lifecycle::Terminated);
         // The lock of the entry is not held here, because the client has its own lock.
         let stats = client.map(|client| client.stats());
         ConnectionMetrics::new(self.name.as_str(), lifecycle, restarts, stats)
