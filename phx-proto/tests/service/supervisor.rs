@@ -614,6 +614,43 @@ fn end_wakes_waits_and_dropped_ones_leave() {
     assert_eq!(run(&fleet, stops.remove(0)), Ok(()));
 }
 
+/// A waker that takes the metrics: it is called between the end of a client and the keeper's notice of it.
+struct Observer(Supervisor, Mutex<Vec<(Lifecycle, bool)>>);
+
+impl Wake for Observer {
+    fn wake(self: Arc<Self>) {
+        let metrics = self.0.metrics();
+        let seen = metrics.iter().map(|it| (it.lifecycle, it.stats.is_some()));
+        self.1.lock().expect("no panic").extend(seen);
+    }
+}
+
+/// A connection gives up. Metrics taken before its keeper has noticed show the end without counters.
+#[test]
+fn terminated_connection_has_no_counters() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    supervisor.start_connection("a", without_retries()).expect("a free name");
+    fleet.settle();
+    let observer = Arc::new(Observer(supervisor.clone(), Mutex::default()));
+    let client = supervisor.client("a").expect("it runs");
+    let mut statuses = client.status_changes();
+    let mut reader = Box::pin(async move { while statuses.next().await.is_some() {} });
+    let waker = Waker::from(Arc::clone(&observer));
+    let mut cx = Context::from_waker(&waker);
+    assert!(reader.as_mut().poll(&mut cx).is_pending());
+    fleet.with_host("a", |host| host.down = true);
+    fleet.cut("a");
+    let ends = (0..60).any(|_| {
+        fleet.advance(SECOND);
+        reader.as_mut().poll(&mut cx).is_ready()
+    });
+    assert!(ends, "the client gives up");
+    let seen = observer.1.lock().expect("no panic");
+    assert!(!seen.is_empty());
+    assert!(!seen.contains(&(Lifecycle::Terminated, true)), "{seen:?}");
+}
+
 /// There is no executor: outside of a tokio runtime, a spawn panics. The name stays free.
 #[test]
 fn failed_start_leaves_name_free() {
