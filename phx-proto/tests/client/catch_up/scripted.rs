@@ -1,6 +1,11 @@
 //! The contract of catching up, step by step.
 
+use core::future::Future as _;
+use core::sync::atomic::{AtomicU32, Ordering};
+use core::task::{Context, Waker};
 use core::time::Duration;
+use std::sync::Arc;
+use std::task::Wake;
 
 use phx_proto::JoinParams;
 use phx_proto::catch_up::Contract;
@@ -460,4 +465,48 @@ fn finished_replay_does_not_time_out() {
     script.push("orders", "caught_up", json!({}));
     script.advance(Duration::from_secs(100));
     assert_eq!(taken(&script, messages, 1).1, ["caught up"]);
+}
+
+/// The replay of a join that was lost does not time out, and the replay of the next join has the whole
+/// timeout.
+#[test]
+fn replay_of_lost_join_does_not_time_out() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = in_events().end_timeout(Duration::from_secs(20));
+    let messages = want(&client, catch_up(Cursor::at(5)).contract(contract)).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6]));
+    live(&script, [8]);
+    script.advance(Duration::from_secs(19));
+    script.disconnect();
+    let (messages, seen) = taken(&script, messages, 2);
+    assert_eq!(seen, ["6", "interrupted"]);
+    let (woken, mut messages) = (Arc::new(Count::default()), messages);
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(pin!(messages.next()).poll(&mut Context::from_waker(&waker)).is_pending());
+    script.advance(Duration::from_secs(100));
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0, "the consumer has nothing to read");
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(6), "the held message was dropped with its join");
+    script.reply(&join, "ok", json!({}));
+    let (messages, seen) = taken(&script, messages, 1);
+    assert_eq!(seen, ["resumed"]);
+    script.advance(Duration::from_secs(19));
+    script.push("orders", "missed", missed([7, 8]));
+    script.push("orders", "caught_up", json!({}));
+    let (messages, seen) = taken(&script, messages, 3);
+    assert_eq!(seen, ["7", "8", "caught up"]);
+    script.advance(Duration::from_secs(100));
+    drop(idle(&script, messages));
+}
+
+#[derive(Default)]
+struct Count(AtomicU32);
+
+impl Wake for Count {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
