@@ -12,6 +12,7 @@ mod bus;
 #[cfg(feature = "deflate")]
 mod compression;
 mod hostile;
+mod leaves;
 mod mailbox;
 mod presence;
 mod pushes;
