@@ -226,7 +226,8 @@ impl Script {
     #[track_caller]
     pub fn accept_connect(&self) -> ConnectRequest {
         let (number, request) = self.expect("an attempt to connect", first_dial);
-        let vsn = if request.uri.target().contains("vsn=1.") { Vsn::V1 } else { Vsn::V2 };
+        let is_v1 = request.uri.params("vsn").any(|vsn| vsn.starts_with("1."));
+        let vsn = if is_v1 { Vsn::V1 } else { Vsn::V2 };
         {
             let mut stage = self.stage.lock();
             stage.note("the server accepts");

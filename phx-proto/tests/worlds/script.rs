@@ -64,6 +64,20 @@ fn verbs_observe_an_ordinary_session() {
     }
 }
 
+/// Only the parameter `vsn` selects the version, not one whose name ends in the same way.
+#[test]
+fn other_parameter_does_not_select_version() {
+    let script = Script::new();
+    let running = polite_on(&script, config().param("app_vsn", "1.4"));
+    let join = script.connect_and_assert_join("room:lobby");
+    assert_eq!(join.json(), json!({"user": 7}));
+    let hello = script.assert_push("room:lobby", "hello");
+    script.reply(&hello, "ok", json!({}));
+    let leave = script.assert_leave("room:lobby");
+    script.reply(&leave, "ok", json!({}));
+    assert_eq!(script.finish(running), Ok("ok".to_owned()));
+}
+
 #[test]
 fn refusal_crash_and_close_reach_program() {
     let script = Script::new();
