@@ -268,7 +268,8 @@ impl Client {
     ///
     /// The stream begins when it is made. [`Config::mailbox`](crate::Config::mailbox) bounds its
     /// queue in messages and in bytes, and a slow consumer sees `Lagged`. Any number of streams may
-    /// exist; each gets every message. While none exists, these messages are dropped and counted in
+    /// exist; each gets every message. While none exists, or each of them has
+    /// [overflowed](super::UnroutedEvent::Overflow), these messages are dropped and counted in
     /// [`Stats::messages_unrouted`].
     ///
     /// A message on a topic whose channel ended on the present connection is never in the stream,

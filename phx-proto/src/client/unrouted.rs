@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   first stream made ──▶ the core reports unrouted messages ──▶ the mailbox of every stream
-//!   last stream dropped ──▶ the core counts them again
+//!   last stream dropped or overflowed ──▶ the core counts them again
 //! ```
 //!
 //! The server chooses the topics of these messages, so a hostile one may send any number of them.
@@ -161,8 +161,12 @@ impl State {
     }
 
     fn remove_unrouted(&mut self, now: Time, inbox: &Arc<Inbox>) {
+        self.retain_unrouted(now, |other| !Arc::ptr_eq(other, inbox));
+    }
+
+    fn retain_unrouted(&mut self, now: Time, stays: impl Fn(&Arc<Inbox>) -> bool) {
         let before = self.unrouted.len();
-        self.unrouted.retain(|other| !Arc::ptr_eq(other, inbox));
+        self.unrouted.retain(stays);
         if before > 0 && self.unrouted.is_empty() {
             self.unrouted = Vec::new();
             self.apply(now, Input::ReportUnrouted { on: false });
@@ -174,7 +178,7 @@ impl State {
         // No channel shares the topic, so the message's memory includes it.
         let load = self.read_buffer.load(message.weight().saturating_add(message.topic.len()));
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
-        let discarded = &mut self.discarded;
+        let (discarded, mut ended) = (&mut self.discarded, false);
         let mut deliver_to = |inbox: &Inbox, message: Message| {
             let mut slot = inbox.lock();
             slot.mailbox.message(message, load);
@@ -184,6 +188,7 @@ impl State {
                 discarded.push(Discarded::Messages(dropped));
             }
             wakes.extend(slot.parked.take());
+            ended |= slot.mailbox.end().is_some();
         };
         // The last mailbox gets the message itself instead of a clone.
         let Some((last, others)) = self.unrouted.split_last() else { return };
@@ -191,6 +196,11 @@ impl State {
             deliver_to(other, message.clone());
         }
         deliver_to(last, message);
+        if ended {
+            // The program may hold a stream that has overflowed. It takes no message, so it must not keep
+            // the core from counting them.
+            self.retain_unrouted(self.now, |inbox| inbox.lock().mailbox.end().is_none());
+        }
     }
 
     /// Ends every stream of unrouted messages, because the driver has ended.

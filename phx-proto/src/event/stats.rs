@@ -45,7 +45,7 @@ pub struct Stats {
     pub messages_not_joined: u64,
     /// Unrouted messages that were dropped because
     /// [`Socket::report_unrouted`](crate::Socket::report_unrouted) was off. With the driver, it is off
-    /// while no stream of `Client::unrouted` exists. They count in `messages_not_joined` too.
+    /// while no stream of `Client::unrouted` takes messages. They count in `messages_not_joined` too.
     pub messages_unrouted: u64,
     /// Frames of an earlier instance of a channel. An ordinary leave adds one: the `phx_close` that
     /// follows the reply.

@@ -160,6 +160,32 @@ fn full_mailbox_can_end_stream() {
     assert_eq!((next(&mut unrouted), next(&mut unrouted)), (None, None));
 }
 
+/// A stream that has overflowed takes no message, even if the program still holds it. The messages that
+/// follow are counted, unless another stream takes them.
+#[test]
+fn overflowed_stream_hides_no_message() {
+    let mut bench = Bench::new(|config| config);
+    let close = MailboxOptions::new().policy(MailboxPolicy::Close).messages(1);
+    let mut full = bench.client.unrouted_with(close);
+    let mut other = bench.client.unrouted_with(close.messages(3));
+    for n in 0..6 {
+        bench.server_sends(&data("doc:1", n));
+    }
+    // One message overflowed each stream, and two came after the end of both.
+    let stats = bench.client.stats();
+    assert_eq!((stats.mailbox_drops, stats.messages, stats.messages_unrouted), (2, 4, 2));
+    assert_eq!(message(next(&mut full)).1, 0);
+    assert_eq!(next(&mut full), Some(UnroutedEvent::Lagged(1)));
+    assert_eq!(next(&mut full), Some(UnroutedEvent::Overflow));
+    assert_eq!(message(next(&mut other)).1, 0);
+    // A new stream takes messages again, and the end of the others does not affect it.
+    let mut again = bench.client.unrouted();
+    drop((full, other));
+    bench.server_sends(&data("doc:1", 6));
+    assert_eq!(message(next(&mut again)).1, 6);
+    assert_eq!(bench.client.stats().messages_unrouted, 2);
+}
+
 /// A message is taken only when it is returned, and every stream gets every message.
 #[test]
 fn dropped_future_loses_no_message() {
