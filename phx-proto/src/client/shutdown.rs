@@ -45,13 +45,21 @@ impl Client {
     ///
     /// Cancel safe: when the future is dropped, the remaining steps are skipped.
     pub async fn shutdown(&self, grace: Duration) -> Unfinished {
+        let mut unfinished = Unfinished::default();
+        self.shut_down(grace, &mut unfinished).await;
+        unfinished
+    }
+
+    /// [`shutdown`](Self::shutdown), with a report that is complete before the connection is closed. The
+    /// caller may stop waiting for the close, which needs a driver that is polled.
+    pub(crate) async fn shut_down(&self, grace: Duration, unfinished: &mut Unfinished) {
         let shared = self.shared();
         let (until, id) = shared.command(|state, now| {
             let until = now + grace;
             (until, state.await_shutdown(until))
         });
         let mut grace_period = GracePeriod { shared, id, until };
-        let pushes = grace_period
+        unfinished.pushes = grace_period
             .wait(|state| {
                 let stats = state.socket.stats();
                 stats.queued_pushes + stats.pushes_in_flight + state.repeats.waiting
@@ -68,13 +76,12 @@ impl Client {
             topics
         });
         grace_period.wait(|state| state.socket.channels().count()).await;
-        let leaves = shared.with_state(|state| {
+        unfinished.leaves = shared.with_state(|state| {
             let left = |topic: &Topic| state.socket.channels().any(|(other, _)| other == topic);
             topics.into_iter().filter(left).collect()
         });
         drop(grace_period);
         self.disconnect().await;
-        Unfinished { pushes, leaves, running: false }
     }
 }
 

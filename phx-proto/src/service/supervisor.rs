@@ -495,22 +495,19 @@ impl Supervisor {
     async fn end(&self, entry: &Entry, grace: Duration) -> Unfinished {
         let client = entry.begin_stop();
         let limit = grace.saturating_add(entry.close_timeout);
+        let mut unfinished = Unfinished::default();
         let in_order = async {
-            let unfinished = match &client {
-                Some(client) => client.shutdown(grace).await,
-                None => Unfinished::default(),
-            };
+            if let Some(client) = &client {
+                client.shut_down(grace, &mut unfinished).await;
+            }
             entry.ended().await;
-            unfinished
         };
-        if let Some(unfinished) = self.within(limit, in_order).await {
-            return unfinished;
+        if self.within(limit, in_order).await.is_none() {
+            // The executor does not poll the task, so the connection is closed without it.
+            entry.stop();
+            unfinished.running = true;
         }
-        // The executor does not poll the task, so the connection is closed without it.
-        entry.stop();
-        let stats = client.map(|client| client.stats());
-        let pushes = stats.map_or(0, |stats| stats.queued_pushes + stats.pushes_in_flight);
-        Unfinished { pushes, running: true, ..Unfinished::default() }
+        unfinished
     }
 
     /// The output of a future; `None` if it takes longer than `limit` and some slack.

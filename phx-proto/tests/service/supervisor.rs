@@ -722,6 +722,31 @@ fn grace_bounds_every_wait() {
     }
 }
 
+/// The executor no longer polls its tasks. The report of a shutdown lists the work that was not finished, which
+/// the closing of the connection ends.
+#[test]
+fn report_of_stuck_shutdown_is_complete() {
+    let fleet = Fleet::new();
+    let supervisor = fleet.supervisor();
+    let auto = config("a").auto_join("room:a", JoinParams::none()).expect("no such topic");
+    supervisor.start_connection("a", auto).expect("a free name");
+    fleet.settle();
+    fleet.with_host("a", |host| host.silent = true);
+    let client = supervisor.client("a").expect("it runs");
+    let mut push = Box::pin(client.push("room:a", "ask", json!({})));
+    assert!(poll_once(push.as_mut()).is_pending());
+    let mut shutdown = Box::pin(supervisor.shutdown_connection("a", 5 * SECOND));
+    let unfinished = loop {
+        if let Poll::Ready(unfinished) = poll_once(shutdown.as_mut()) {
+            break unfinished.expect("known");
+        }
+        fleet.state().now += SECOND;
+    };
+    assert!(unfinished.running);
+    assert_eq!((unfinished.pushes, unfinished.leaves), (1, vec!["room:a".into()]));
+    assert!(matches!(poll_once(push.as_mut()), Poll::Ready(Err(_))), "it has its outcome");
+}
+
 /// `Duration::MAX` means that the shutdown takes as long as it needs.
 #[test]
 fn longest_grace_is_no_limit() {
