@@ -37,7 +37,7 @@ pub struct Options {
     /// Delays between attempts to connect; the last one repeats.
     #[serde(rename = "reconnect_after_msec")]
     pub reconnect_after: Backoff,
-    /// Delays after a refused upgrade; the last one repeats.
+    /// Delays after a refusal by the server or by a proxy; the last one repeats.
     #[serde(rename = "refused_after_msec")]
     pub refused_after: Backoff,
     /// The longest delay that a Retry-After header can request.

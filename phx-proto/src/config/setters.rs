@@ -303,8 +303,9 @@ impl Config {
         self
     }
 
-    /// Sets the delays after the server refused the upgrade with a status that a retry is unlikely to
-    /// change, such as 403 or 404. Such attempts have their own counter.
+    /// Sets the delays after a refusal that a retry is unlikely to change: the server refused the upgrade
+    /// with a status such as 403 or 404, an HTTP proxy refused the tunnel with a status below 500, or a
+    /// SOCKS5 proxy refused the credentials or the address. Such attempts have their own counter.
     ///
     /// The same delays apply when two or more connections in a row ended with
     /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), until a connection ends for another
