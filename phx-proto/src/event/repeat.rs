@@ -89,7 +89,8 @@ pub enum KeyError {
 }
 
 /// Checks that a payload is a JSON object with an idempotency key. If the member occurs several times,
-/// the last one counts, as on the server.
+/// each of them must be a key: Phoenix uses the first one (`wire/malformed_duplicate_keys`), and other
+/// parsers the last.
 pub(crate) fn check_key(payload: &Payload, member: &str) -> Result<(), KeyError> {
     let name = || member.to_owned();
     let text = payload.get().map_err(|_| KeyError::NotAnObject { member: name() })?;
@@ -103,7 +104,7 @@ pub(crate) fn check_key(payload: &Payload, member: &str) -> Result<(), KeyError>
     }
 }
 
-/// Reads an object. The result is whether its member of this name is a key; `None` if it has none.
+/// Reads an object. The result is whether all its members of this name are keys; `None` if it has none.
 struct Member<'a>(&'a str);
 
 impl<'de> Visitor<'de> for Member<'_> {
@@ -120,11 +121,12 @@ impl<'de> Visitor<'de> for Member<'_> {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             }
-            found = Some(match map.next_value::<Value>()? {
+            let is_key = match map.next_value::<Value>()? {
                 Value::String(key) => !key.is_empty(),
                 Value::Number(_) => true,
                 Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => false,
-            });
+            };
+            found = Some(is_key && found != Some(false));
         }
         Ok(found)
     }
@@ -144,7 +146,7 @@ mod tests {
             r#"{"id":0.5}"#,
             r#"{"id":100000000000000000000000}"#,
             r#"{"\u0069d":"a"}"#,
-            r#"{"id":"","id":"the last counts"}"#,
+            r#"{"id":1,"id":"a"}"#,
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
         }
@@ -157,6 +159,7 @@ mod tests {
             r#"{"id":true}"#,
             r#"{"id":[1]}"#,
             r#"{"id":{"a":1}}"#,
+            r#"{"id":"","id":"the server uses the first"}"#,
             r#"{"id":1,"id":null}"#,
         ] {
             assert_eq!(check(text), Err(KeyError::Invalid { member: member() }), "{text}");
