@@ -220,7 +220,11 @@ impl Flight {
         state.answer = Some(answer);
         let wakers: Vec<Waker> = state.waiting.values_mut().filter_map(Parked::take).collect();
         drop(state);
-        wakers.into_iter().for_each(Waker::wake);
+        for waker in wakers {
+            // A waker belongs to an executor. Its panic must not end this thread, which other hosts
+            // and other waiters need.
+            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        }
     }
 }
 
@@ -403,6 +407,25 @@ mod tests {
             (io::ErrorKind::NotFound, "no such name".into())
         );
         assert!(wait(gate.pool.ask("panics")).is_err());
+        wait(gate.pool.ask("host")).unwrap();
+    }
+
+    /// A waker belongs to an executor, which may panic. The threads go on to the next host.
+    #[test]
+    fn panic_of_a_waker_ends_no_thread() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+        let gate = Gate::new();
+        let waker = Waker::from(Arc::new(Panics));
+        let mut asking: Vec<_> = (0..THREADS_MAX).map(|n| gate.pool.ask(&format!("{n}"))).collect();
+        for asking in &mut asking {
+            assert!(Pin::new(asking).poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        gate.open();
         wait(gate.pool.ask("host")).unwrap();
     }
 
