@@ -72,6 +72,39 @@ fn example_without_variables_names_them() {
 }
 
 /// A snapshot of every message: each names the connection and the key, and the correction.
+/// A topic, a header or a parameter has the same name in both of its forms: as a key of an object, and in a
+/// list of pairs.
+#[test]
+fn variables_in_names_are_replaced() {
+    let name = "${PHOENIX_API_KEY}";
+    for members in [
+        format!(r#""auto_join_channels": {{"room:{name}": {{}}}}, "headers": {{"x-{name}": "1"}}"#),
+        format!(r#""auto_join_channels": ["room:{name}"], "headers": [["x-{name}", "1"]]"#),
+    ] {
+        let connections = read(&members);
+        let config = connections.get("a").expect("it is named so").config();
+        let topics: Vec<_> = config.auto_joined().map(|topic| topic.as_str()).collect();
+        assert_eq!(topics, ["room:k3y"], "{members}");
+        let request = Socket::new(config.clone(), 1, Time::ZERO).connect_request();
+        let headers = request.expect("an address that may be dialled").headers;
+        assert_eq!(headers[0].0, "x-k3y", "{members}");
+    }
+    for (members, message) in [
+        (
+            r#""auto_join_channels": {"room:${NONE}": {}}"#,
+            "the variable NONE is not set: set it, or write ${NONE:-default}",
+        ),
+        (
+            r#""auto_join_channels": {"a": {}, "${NONE:-a}": {}}"#,
+            r#"the topic "a" occurs twice in it"#,
+        ),
+    ] {
+        let uri = r#""uri": "ws://localhost/""#;
+        let found = problems(&format!("{uri}, {members}"));
+        assert_eq!(found, [format!(r#"connection "a", key "auto_join_channels": {message}"#)]);
+    }
+}
+
 #[test]
 fn every_mistake_has_a_helpful_message() {
     let uri = r#""uri": "ws://localhost/socket/websocket""#;

@@ -85,7 +85,8 @@ impl Connections {
     }
 
     /// Reads a JSON document. `lookup` returns the value of a variable `${NAME}`; a program passes
-    /// its environment: `|name| std::env::var(name).ok()`.
+    /// its environment: `|name| std::env::var(name).ok()`. Variables may occur in every string inside the
+    /// value of a connection's key, including names such as topics and headers.
     ///
     /// ```
     /// use phx_proto::service::Connections;

@@ -32,7 +32,8 @@ impl Node {
         }
     }
 
-    /// Replaces every string in the value, at every depth.
+    /// Replaces every string in the value, at every depth. The keys of objects are strings too: the key of a
+    /// connection may be a topic or the name of a header.
     pub(super) fn try_map_texts<E>(
         &mut self,
         map: &mut impl FnMut(&str) -> Result<String, E>,
@@ -45,7 +46,8 @@ impl Node {
                 }
             }
             Self::Object(members) => {
-                for (_, node) in members {
+                for (key, node) in members {
+                    *key = map(key)?;
                     node.try_map_texts(map)?;
                 }
             }
