@@ -29,11 +29,11 @@ use crate::wire::payload::Payload;
 
 /// Waits until the queue accepts the push, then waits for the outcome. If the queue has not accepted
 /// it by `until`, the push was not sent in time. Dropping the future leaves the line or withdraws the
-/// push.
+/// push. A shutdown waits for each push in a line, except for a repeat, which it counts anyway.
 pub(super) async fn push_when_ready(
     shared: &Shared,
     (topic, interest): (&Topic, InterestId),
-    until: Time,
+    (until, is_repeat): (Time, bool),
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
 ) -> Result<PushOutcome, PushFailed> {
@@ -61,7 +61,7 @@ pub(super) async fn push_when_ready(
             }
             let goes_on = state.socket.is_interested(interest);
             if goes_on && state.is_behind_others(topic, place.number) {
-                state.enter_line(topic, &mut place.number, &mut waker, until);
+                state.enter_line(topic, &mut place.number, &mut waker, (until, is_repeat));
                 return Err(Refused::Waits(offered));
             }
             let error = match accept(state, now, offered) {
@@ -75,7 +75,7 @@ pub(super) async fn push_when_ready(
             let full = matches!(error.kind, PushErrorKind::QueueFull { .. });
             // A payload that does not fit an empty queue never fits.
             if full && state.socket.stats().queued_pushes > 0 {
-                state.enter_line(topic, &mut place.number, &mut waker, until);
+                state.enter_line(topic, &mut place.number, &mut waker, (until, is_repeat));
                 return Err(Refused::Waits(error.payload));
             }
             left = place.number.take().and_then(|number| state.leave_line(topic, number));
@@ -118,7 +118,8 @@ struct Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let Some(number) = self.number else { return };
-        drop(self.shared.with_state(|state| state.leave_line(self.topic, number)));
+        // A command wakes the futures of a shutdown, which count the pushes in lines.
+        drop(self.shared.command(|state, _| state.leave_line(self.topic, number)));
     }
 }
 
@@ -133,11 +134,12 @@ impl State {
         topic: &Topic,
         place: &mut Option<u64>,
         waker: &mut Option<Waker>,
-        until: Time,
+        (until, is_repeat): (Time, bool),
     ) {
         let number = *place.get_or_insert_with(|| {
             let number = self.waiters.mint();
-            self.waiters.register(WaiterId::Capacity(number), Wait::Capacity, None);
+            self.waiters.register(WaiterId::Capacity(number), Wait::Capacity { is_repeat }, None);
+            self.waiting_for_space += usize::from(!is_repeat);
             self.lines.entry(topic.clone()).or_default().insert(number);
             if until != Time::MAX {
                 self.waiters.arm(WaiterId::Capacity(number), until);
@@ -160,7 +162,11 @@ impl State {
             }
         }
         self.wake_lines();
-        self.waiters.remove(WaiterId::Capacity(number))
+        let waiter = self.waiters.remove(WaiterId::Capacity(number))?;
+        if matches!(waiter.wait, Wait::Capacity { is_repeat: false }) {
+            self.waiting_for_space -= 1;
+        }
+        Some(waiter)
     }
 
     /// Wakes the first waiter of each line, because there may be space in the queue.

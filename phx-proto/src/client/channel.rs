@@ -483,9 +483,13 @@ impl Channel {
     ) -> Result<PushOutcome, PushFailed> {
         let Self { inner } = self;
         let (shared, topic, interest) = (inner.shared(), &inner.topic, inner.interest);
-        push_when_ready(shared, (topic, interest), Time::MAX, payload, |state, now, payload| {
-            inner.accept(state, now, event, payload, options)
-        })
+        push_when_ready(
+            shared,
+            (topic, interest),
+            (Time::MAX, false),
+            payload,
+            |state, now, payload| inner.accept(state, now, event, payload, options),
+        )
         .await
     }
 

@@ -88,7 +88,7 @@ async fn next_attempt(
             state.pushes_repeated += 1;
             Ok(id)
         };
-        match push_when_ready(shared, (topic, interest), until, payload, accept).await {
+        match push_when_ready(shared, (topic, interest), (until, true), payload, accept).await {
             Ok(outcome) => return Some(outcome),
             // The channel was interrupted between its join and the push.
             Err(PushFailed::NotAccepted(error)) if error.kind == PushErrorKind::NotJoined => {}

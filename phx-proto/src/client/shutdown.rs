@@ -1,4 +1,4 @@
-//! Graceful shutdown: accepted pushes are finished first, within a grace period.
+//! Graceful shutdown: pushes are finished first, within a grace period.
 //!
 //! ```text
 //!   shutdown ─▶ wait for pushes ─▶ leave every channel, wait ─▶ disconnect, wait ─▶ report
@@ -18,8 +18,8 @@ use crate::topic::Topic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Unfinished {
-    /// The number of pushes without an outcome: unsent, without a reply, or about to be repeated.
-    /// They ended with the disconnect, each with its own outcome.
+    /// The number of pushes without an outcome: waiting for space in the push queue, unsent, without a
+    /// reply, or about to be repeated. They ended with the disconnect, each with its own outcome.
     pub pushes: usize,
     /// Topics whose leave the server had not confirmed.
     pub leaves: Vec<Topic>,
@@ -62,7 +62,10 @@ impl Client {
         unfinished.pushes = grace_period
             .wait(|state| {
                 let stats = state.socket.stats();
-                stats.queued_pushes + stats.pushes_in_flight + state.repeats.waiting
+                stats.queued_pushes
+                    + stats.pushes_in_flight
+                    + state.repeats.waiting
+                    + state.waiting_for_space
             })
             .await;
         let topics = shared.command(|state, now| {

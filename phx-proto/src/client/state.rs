@@ -255,6 +255,8 @@ pub(super) struct State {
     pub(super) unrouted: Vec<Arc<Inbox>>,
     /// The waiters for space in the push queue, by topic and in the order of their calls.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
+    /// The number of waiters in all lines, without those of pushes in `repeats`.
+    pub(super) waiting_for_space: usize,
     /// The bytes of memory of all presence logs.
     pub(super) logs_weight: usize,
     /// The bytes that outcomes of pushes keep alive until their futures take them.
@@ -371,6 +373,7 @@ impl State {
             topics: Table::seeded(seed),
             unrouted: Vec::new(),
             lines: BTreeMap::new(),
+            waiting_for_space: 0,
             logs_weight: 0,
             replies_kept: 0,
             repeats: Repeats::default(),

@@ -148,10 +148,16 @@ pub(super) enum Wait {
     Signals(Box<SignalQueue>),
     Status,
     Shutdown,
-    Leave { topic: Topic, outcome: Option<LeaveOutcome> },
+    Leave {
+        topic: Topic,
+        outcome: Option<LeaveOutcome>,
+    },
     Join(Box<JoinWait>),
     CatchUp(Weak<Subscriber>),
-    Capacity,
+    /// `is_repeat` is true for a push that was already written.
+    Capacity {
+        is_repeat: bool,
+    },
     Push(PushWait),
 }
 

@@ -93,6 +93,33 @@ fn offline_shutdown_waits_while_pushes_are_queued() {
     assert!(ready(shutdown.as_mut()).is_empty());
 }
 
+/// A push that waits for space in the queue is a push without an outcome. When there is space, the shutdown
+/// may be polled before the future of that push.
+#[test]
+fn shutdown_waits_for_pushes_without_space() {
+    let mut bench = Bench::new(|config| config.queued_pushes_max(1));
+    let room = bench.joined("room:lobby");
+    bench.memory.world().blocked = true;
+    bench.settle();
+    let mut first = pin!(room.cast("note", json!({"n": 1})));
+    let mut second = pin!(room.cast_when_ready("note", json!({"n": 2})));
+    assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+    let client = bench.client.clone();
+    let mut shutdown = pin!(client.shutdown(GRACE));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.memory.world().blocked = false;
+    bench.settle();
+    assert_eq!(ready(first.as_mut()), Ok(()));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    assert!(poll(second.as_mut()).is_pending(), "it is accepted");
+    bench.settle();
+    assert_eq!(ready(second.as_mut()), Ok(()));
+    assert_eq!(bench.last_sent()[4], json!({"n": 2}));
+    assert!(poll(shutdown.as_mut()).is_pending());
+    bench.settle();
+    assert_eq!(bench.last_sent()[3], "phx_leave");
+}
+
 #[test]
 fn shutdown_ends_with_dropped_driver() {
     let mut bench = Bench::new(|config| config);
