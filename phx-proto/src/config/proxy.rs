@@ -240,9 +240,8 @@ fn parse_except(entry: &str) -> Option<Except> {
         return Some(Except::Address(address, None));
     }
     if let Some((network, bits)) = entry.split_once('/') {
-        let network: IpAddr = network.parse().ok()?;
-        let bits = bits.parse().ok()?;
-        return Some(Except::Network(network, bits));
+        let (network, bits) = (network.parse().ok()?, bits.parse().ok()?);
+        return Some(network_of(network, bits));
     }
     let (host, port) = split_port(entry).ok()?;
     if let Some(address) = uri::address(&host) {
@@ -250,6 +249,19 @@ fn parse_except(entry: &str) -> Option<Except> {
     }
     let domain = host.trim_start_matches('*').trim_start_matches('.').to_ascii_lowercase();
     (!domain.is_empty()).then_some(Except::Domain(domain, port))
+}
+
+/// A network. One of mapped addresses is the IPv4 network, as `uri::address` does for an address.
+fn network_of(network: IpAddr, bits: u32) -> Except {
+    /// The bits that all mapped addresses have in common.
+    const MAPPED: u32 = 96;
+    match network {
+        IpAddr::V6(network) if bits >= MAPPED => match network.to_ipv4_mapped() {
+            Some(mapped) => Except::Network(IpAddr::V4(mapped), bits - MAPPED),
+            None => Except::Network(IpAddr::V6(network), bits),
+        },
+        network => Except::Network(network, bits),
+    }
 }
 
 fn is_within(address: IpAddr, network: IpAddr, bits: u32) -> bool {
@@ -347,6 +359,10 @@ mod tests {
             ("[::1]:444", "wss://[::1]:444/", "wss://[::1]/"),
             ("10.1.2.3", "wss://[::ffff:10.1.2.3]/", "wss://[::ffff:10.1.2.4]/"),
             ("0.0.0.0/0", "wss://1.2.3.4/", "wss://[::1]/"),
+            ("::ffff:10.0.0.0/104", "wss://10.200.0.1/", "wss://11.0.0.1/"),
+            ("::ffff:10.0.0.0/104", "wss://[::ffff:10.200.0.1]/", "wss://[::ffff:11.0.0.1]/"),
+            ("::ffff:10.1.2.3/128", "wss://10.1.2.3/", "wss://10.1.2.2/"),
+            ("::ffff:0:0/96", "wss://1.2.3.4/", "wss://[::1]/"),
         ] {
             assert!(!applies(except, without), "{except} excepts {without}");
             assert!(applies(except, through), "{except} does not except {through}");
