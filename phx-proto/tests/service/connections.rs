@@ -172,6 +172,18 @@ fn every_mistake_has_a_helpful_message() {
             "key \"attributes\": invalid attribute name: use 1 to 20 characters of a-z and 0-9, and no reserved name of CloudEvents",
         ),
         (
+            &format!(r#"{uri}, "attributes": {{"a": "1", "b": "2", "a": "1"}}"#),
+            r#"key "attributes": the attribute "a" occurs twice in it"#,
+        ),
+        (
+            &format!(r#"{uri}, "attributes": [["a", "1"], ["a", "2"]]"#),
+            r#"key "attributes": the attribute "a" occurs twice in it"#,
+        ),
+        (
+            &format!(r#"{uri}, "auto_join_channels": {{"a": {{"list": [{{"n": 1, "n": 2}}]}}}}"#),
+            r#"key "auto_join_channels": the key "n" occurs twice in it"#,
+        ),
+        (
             &format!(r#"{uri}, "tls": {{"cafile": "x"}}"#),
             r#"key "tls": unknown key "cafile" in it; did you mean "ca_file"?"#,
         ),

@@ -128,7 +128,14 @@ impl Connection {
         if let Some(problem) = self.tls.as_ref().and_then(TlsFiles::problem) {
             report("tls", ProblemKind::Invalid { message: problem.to_owned() });
         }
-        let attributes: BTreeMap<String, String> = self.attributes.0.iter().cloned().collect();
+        let mut attributes: BTreeMap<String, String> = BTreeMap::new();
+        for (name, value) in core::mem::take(&mut self.attributes.0) {
+            if attributes.contains_key(&name) {
+                let message = format!("the attribute {name:?} occurs twice in it");
+                report("attributes", ProblemKind::Invalid { message });
+            }
+            attributes.insert(name, value);
+        }
         if attributes.keys().any(|name| !crate::service::router::is_attribute_name(name)) {
             report("attributes", ProblemKind::AttributeName);
         }

@@ -3,6 +3,8 @@
 //! A map would silently keep the last of two equal keys. This tree lets the reader report the
 //! second one.
 
+use std::collections::BTreeSet;
+
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
@@ -29,6 +31,21 @@ impl Node {
             Self::Text(_) => "a string",
             Self::List(_) => "a list",
             Self::Object(_) => "an object",
+        }
+    }
+
+    /// A key that occurs twice in the same object, at any depth.
+    pub(super) fn repeated_key(&self) -> Option<&str> {
+        match self {
+            Self::Object(members) => {
+                let mut seen = BTreeSet::new();
+                let repeated = members.iter().find(|(key, _)| !seen.insert(key));
+                repeated
+                    .map(|(key, _)| key.as_str())
+                    .or_else(|| members.iter().find_map(|(_, node)| node.repeated_key()))
+            }
+            Self::List(nodes) => nodes.iter().find_map(Self::repeated_key),
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) => None,
         }
     }
 

@@ -131,6 +131,13 @@ impl Reader<'_> {
                 true => read::<Options>(alone).map(drop),
                 false => read::<Connection>(alone).map(drop),
             };
+            // Join parameters become a `Value`, which keeps only the last of two equal keys.
+            let good = good.and_then(|()| match node.repeated_key() {
+                Some(repeated) if key == "auto_join_channels" => Err(ProblemKind::Invalid {
+                    message: format!("the key {repeated:?} occurs twice in it"),
+                }),
+                _ => Ok(()),
+            });
             match good {
                 Err(kind) => self.report(Some(&key), kind),
                 Ok(()) if is_option => option_members.push((key, node)),
