@@ -327,6 +327,20 @@ fn timeout_bounds_every_step() {
     assert!(log.contains("no reply came in time"), "{log}");
 }
 
+/// `--timeout` also bounds the pauses between repeated pushes and casts.
+#[test]
+fn timeout_bounds_repeated_pushes() {
+    let server = TestServer::new();
+    for command in ["push", "cast"] {
+        let push = [command, &server.url(), "room:a", "echo", "7", "--repeat", "3"];
+        let mut process =
+            Process::start(phx(&[&push[..], &["--interval", "1h", "--timeout", "5s"]].concat()));
+        assert_eq!(process.exit_code(), Some(6));
+        let log = process.errors.all();
+        assert!(log.contains("phx: room:a: echo: sent 1 of 3 times within 5 s"), "{log}");
+    }
+}
+
 /// The log of a lost connection has the cause and the time of the next attempt, unless `-q` is given.
 #[test]
 fn listen_reports_time_of_next_attempt() {

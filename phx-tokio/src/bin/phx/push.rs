@@ -9,9 +9,9 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::exit::{Failed, reason, with_recording};
 use crate::output::{Output, json_of};
-use crate::source;
 use crate::target::{Connected, Target};
 use crate::writer::Gone;
+use crate::{duration, source};
 
 /// The timeout for the reply to the leave after a cast. The reply proves that the server has
 /// handled the event.
@@ -51,7 +51,7 @@ pub(crate) async fn push(push: Push) -> Result<(), Failed> {
     let output = Output::start()?;
     let out = &output;
     push.run(async |connected, channel| {
-        push.each(async || {
+        push.each(connected, async || {
             let (topic, event) = (&push.topic, &push.event);
             let options = PushOptions::call();
             let options = connected.remaining().map_or(options, |left| options.timeout(left));
@@ -82,7 +82,7 @@ pub(crate) async fn push(push: Push) -> Result<(), Failed> {
 pub(crate) async fn cast(push: Push) -> Result<(), Failed> {
     let payload = push.payload()?;
     push.run(async |connected, channel| {
-        push.each(async || {
+        push.each(connected, async || {
             let (topic, event) = (&push.topic, &push.event);
             let options = PushOptions::cast();
             let options = connected.remaining().map_or(options, |left| options.timeout(left));
@@ -131,17 +131,32 @@ impl Push {
         with_recording(done, connected.recorded())
     }
 
-    /// Repeats the work as requested, and stops at the first failure.
-    async fn each(&self, work: impl AsyncFn() -> Result<(), Failed>) -> Result<(), Failed> {
+    /// Repeats the work as requested, and stops at the first failure or at the deadline.
+    async fn each(
+        &self,
+        connected: &Connected,
+        work: impl AsyncFn() -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
         let pause = self.interval.unwrap_or_default();
         let mut ticks = interval(pause.max(Duration::from_nanos(1)));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        for _ in 0..self.repeat {
+        for done in 0..self.repeat {
             if !pause.is_zero() {
-                ticks.tick().await;
+                tokio::select! {
+                    biased;
+                    _ = ticks.tick() => {}
+                    late = connected.deadline() => return Err(self.interrupted(done, late)),
+                }
             }
             work().await?;
         }
         Ok(())
+    }
+
+    /// The error if the deadline passes in the pause after this number of pushes.
+    fn interrupted(&self, done: u64, within: Duration) -> Failed {
+        let Self { topic, event, repeat, .. } = self;
+        let within = duration::shown(within);
+        Failed::Push(format!("{topic}: {event}: sent {done} of {repeat} times within {within}"))
     }
 }

@@ -276,6 +276,17 @@ impl Connected {
         self.record.as_ref().map_or(Ok(()), Record::finish)
     }
 }
+    /// Waits for the deadline of `--timeout`, and returns the value of the option.
+    pub(crate) async fn deadline(&self) -> Duration {
+        match (self.until, self.timeout) {
+            (Some(until), Some(timeout)) => {
+                tokio::time::sleep_until(until.into()).await;
+                timeout
+            }
+            _ => core::future::pending().await,
+        }
+    }
+
 
 /// Redacts all fields, because parameters, headers and the query of the URL are often secret.
 impl fmt::Debug for Target {
