@@ -341,6 +341,22 @@ fn timeout_bounds_repeated_pushes() {
     }
 }
 
+/// A line that is not UTF-8, or is too long, does not end the commands of `phx serve`.
+#[test]
+fn invalid_lines_do_not_end_serve_commands() {
+    let mut process = Process::start(phx(&["serve", "--addr", "127.0.0.1:0"]));
+    process.first_line();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(b"kick \xff\n").unwrap();
+    process.errors.until("the line is not UTF-8");
+    stdin.write_all(&vec![b'x'; 17 << 20]).unwrap();
+    stdin.write_all(b"\ndance\n").unwrap();
+    let log = process.errors.until("invalid command \"dance\": type help");
+    assert!(log.contains("the line has more than"), "{log}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(0));
+}
+
 /// The log of a lost connection has the cause and the time of the next attempt, unless `-q` is given.
 #[test]
 fn listen_reports_time_of_next_attempt() {

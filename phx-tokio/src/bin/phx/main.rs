@@ -6,6 +6,7 @@ mod demo;
 mod duration;
 mod exit;
 mod generate;
+mod input;
 mod limit;
 mod listen;
 mod log;

@@ -9,9 +9,9 @@ use std::time::Instant;
 use clap::Args;
 use phx_tokio::testing::{Listener, Observation, ServerConfig};
 use serde_json::Value;
-use tokio::sync::mpsc;
 
 use crate::exit::Failed;
+use crate::input::{LINE_MAX, Line, lines};
 use crate::limit::Limit;
 use crate::log::{log, plain};
 use crate::output::{Output, clock};
@@ -98,7 +98,7 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
             biased;
             _ = stop.request() => break,
             Some(line) = typed.recv() => {
-                if let Err(problem) = carry_out(&listener, &line) {
+                if let Err(problem) = obey(&listener, line) {
                     plain(&escaped(&problem));
                 }
             }
@@ -151,17 +151,12 @@ async fn bind(addr: SocketAddr, config: ServerConfig) -> Result<Listener, Failed
     bound.map_err(|error| Failed::Local(format!("{addr}: {error}")))
 }
 
-/// The lines of standard input. A thread reads them, because reading blocks.
-fn lines() -> mpsc::Receiver<String> {
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::task::spawn_blocking(move || {
-        for line in io::stdin().lines().map_while(Result::ok) {
-            if sender.blocking_send(line).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
+/// Carries out the command on a line.
+fn obey(listener: &Listener, line: io::Result<Line>) -> Result<(), String> {
+    let line = line.map_err(|error| format!("standard input: {error}"))?;
+    let text = line.text.ok_or_else(|| format!("the line has more than {LINE_MAX} bytes"))?;
+    let text = String::from_utf8(text).map_err(|_| "the line is not UTF-8")?;
+    carry_out(listener, &text)
 }
 
 /// Carries out one command.

@@ -11,7 +11,7 @@
 //! concurrently. While [`OUTSTANDING_MAX`] are running, no further line is read.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use core::future::{Future, poll_fn};
@@ -23,19 +23,15 @@ use phx_tokio::event::{LeaveOutcome, PushError, PushErrorKind, PushOptions};
 use phx_tokio::service::{EventData, Supervisor};
 use phx_tokio::socket::ChannelStatus;
 use phx_tokio::{Channel, Payload};
-use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::order::{Command, Malformed, Order};
 use super::reports::Reports;
+use crate::input::{LINE_MAX, Line, lines};
 use crate::log::log;
 
 /// The maximum number of orders that run at a time.
 const OUTSTANDING_MAX: usize = 256;
-
-/// The maximum length of a line, in bytes: enough for a binary payload of the default
-/// `max_push_bytes` as base64, and for the rest of an order.
-const LINE_MAX: usize = 16 << 20;
 
 /// The channels that orders joined, by connection and topic. They are kept because dropping the
 /// handle of a channel leaves it.
@@ -47,13 +43,6 @@ pub(super) struct Control {
     reports: Reports,
     joined: Joined,
     outstanding: JoinSet<()>,
-}
-
-/// A line and its number, from 1.
-struct Line {
-    number: u64,
-    /// `None` if the line was too long.
-    text: Option<Vec<u8>>,
 }
 
 impl Control {
@@ -76,7 +65,8 @@ impl Control {
             tokio::select! {
                 Some(_) = self.outstanding.join_next(), if !self.outstanding.is_empty() => {}
                 line = lines.recv(), if room => match line {
-                    Some(line) => self.begin(line).await,
+                    Some(Ok(line)) => self.begin(line).await,
+                    Some(Err(error)) => log(&format!("standard input: {error}")),
                     None => break,
                 },
             }
@@ -113,38 +103,6 @@ impl Control {
             self.outstanding.spawn(work as Pin<Box<dyn Future<Output = ()> + Send>>);
         }
     }
-}
-
-/// The lines of standard input. The thread ends at the end of the input, or when the receiver is
-/// dropped.
-fn lines() -> mpsc::Receiver<Line> {
-    let (sender, receiver) = mpsc::channel(1);
-    tokio::task::spawn_blocking(move || {
-        let mut input = io::stdin().lock();
-        for number in 1.. {
-            let Some(text) = line(&mut input) else { return };
-            let blank = text.as_ref().is_some_and(|text| text.trim_ascii().is_empty());
-            if !blank && sender.blocking_send(Line { number, text }).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
-}
-
-/// The next line, or `None` at the end of the input. A line that is too long is discarded.
-fn line(input: &mut impl BufRead) -> Option<Option<Vec<u8>>> {
-    let mut text = Vec::new();
-    let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
-    if input.by_ref().take(limit).read_until(b'\n', &mut text).ok()? == 0 {
-        return None;
-    }
-    if text.len() < LINE_MAX || text.ends_with(b"\n") {
-        return Some(Some(text));
-    }
-    drop(text);
-    input.skip_until(b'\n').ok()?;
-    Some(None)
 }
 
 async fn malformed(reports: &Reports, line: u64, bad: Malformed) {
@@ -278,26 +236,4 @@ fn not_pushed(error: PushFailed) -> Why {
         _ => "cancelled",
     };
     Why::new(reason, &error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn overlong_line_is_skipped() {
-        let long = "x".repeat(LINE_MAX + 7);
-        let text = format!("one\n{long}\nthree\n\nlast");
-        let mut input = text.as_bytes();
-        assert_eq!(line(&mut input), Some(Some(b"one\n".to_vec())));
-        assert_eq!(line(&mut input), Some(None));
-        assert_eq!(line(&mut input), Some(Some(b"three\n".to_vec())));
-        assert_eq!(line(&mut input), Some(Some(b"\n".to_vec())));
-        assert_eq!(line(&mut input), Some(Some(b"last".to_vec())));
-        assert_eq!(line(&mut input), None);
-        let exact = format!("{}\nnext", "x".repeat(LINE_MAX - 1));
-        let mut input = exact.as_bytes();
-        assert_eq!(line(&mut input).unwrap().unwrap().len(), LINE_MAX);
-        assert_eq!(line(&mut input), Some(Some(b"next".to_vec())));
-    }
 }

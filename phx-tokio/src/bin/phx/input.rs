@@ -1,0 +1,76 @@
+//! The lines of standard input. A thread reads them, because reading blocks.
+
+use std::io::{self, BufRead, Read};
+
+use tokio::sync::mpsc;
+
+/// The maximum length of a line, in bytes: enough for a binary payload of the default
+/// `max_push_bytes` as base64, and for the rest of an order of `phx run`.
+pub(crate) const LINE_MAX: usize = 16 << 20;
+
+/// A line and its number, from 1.
+pub(crate) struct Line {
+    pub(crate) number: u64,
+    /// `None` if the line was too long.
+    pub(crate) text: Option<Vec<u8>>,
+}
+
+/// The lines of standard input that are not blank. The thread ends at the end of the input, after an
+/// error, or when the receiver is dropped.
+pub(crate) fn lines() -> mpsc::Receiver<io::Result<Line>> {
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut input = io::stdin().lock();
+        for number in 1.. {
+            let line = match line(&mut input) {
+                Ok(None) => return,
+                Ok(Some(Some(text))) if text.trim_ascii().is_empty() => continue,
+                Ok(Some(text)) => Ok(Line { number, text }),
+                Err(error) => Err(error),
+            };
+            let is_last = line.is_err();
+            if sender.blocking_send(line).is_err() || is_last {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// The next line, or `None` at the end of the input. A line that is too long is discarded.
+fn line(input: &mut impl BufRead) -> io::Result<Option<Option<Vec<u8>>>> {
+    let mut text = Vec::new();
+    let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
+    if input.by_ref().take(limit).read_until(b'\n', &mut text)? == 0 {
+        return Ok(None);
+    }
+    if text.len() < LINE_MAX || text.ends_with(b"\n") {
+        return Ok(Some(Some(text)));
+    }
+    drop(text);
+    input.skip_until(b'\n')?;
+    Ok(Some(None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlong_line_is_skipped() {
+        let line = |input: &mut &[u8]| line(input).unwrap();
+        let long = "x".repeat(LINE_MAX + 7);
+        let text = format!("one\n{long}\nthree\n\nlast");
+        let mut input = text.as_bytes();
+        assert_eq!(line(&mut input), Some(Some(b"one\n".to_vec())));
+        assert_eq!(line(&mut input), Some(None));
+        assert_eq!(line(&mut input), Some(Some(b"three\n".to_vec())));
+        assert_eq!(line(&mut input), Some(Some(b"\n".to_vec())));
+        assert_eq!(line(&mut input), Some(Some(b"last".to_vec())));
+        assert_eq!(line(&mut input), None);
+        let exact = format!("{}\nnext", "x".repeat(LINE_MAX - 1));
+        let mut input = exact.as_bytes();
+        assert_eq!(line(&mut input).unwrap().unwrap().len(), LINE_MAX);
+        assert_eq!(line(&mut input), Some(Some(b"next".to_vec())));
+    }
+}
