@@ -341,6 +341,21 @@ fn timeout_bounds_repeated_pushes() {
     }
 }
 
+/// `phx listen` ends when the server closes one of its topics, also while a later one is still being
+/// joined.
+#[test]
+fn closed_topic_ends_listen_during_join() {
+    let server = TestServer::new();
+    let args = ["listen", &server.url(), "--join", "room:a", "--join", "boom:a"];
+    let mut process = Process::start(phx(&args));
+    let stdout = process.capture_stdout();
+    process.errors.until("retrying");
+    server.listener.with(|server, now| server.close_channel(now, "room:a"));
+    assert_eq!(process.exit_code(), Some(3));
+    assert!(process.errors.all().contains("room:a: the server closed the channel"));
+    assert!(stdout.all().contains(r#"{"type":"closed","topic":"room:a""#));
+}
+
 /// A line that is not UTF-8, or is too long, does not end the commands of `phx serve`.
 #[test]
 fn invalid_lines_do_not_end_serve_commands() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use clap::Args;
 use phx_tokio::{ChannelEvent, Messages};
 use tokio::sync::{Notify, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use crate::exit::{self, Failed, with_recording};
@@ -188,7 +188,15 @@ async fn follow_all(
     listeners: &mut JoinSet<(u64, Result<(), Failed>)>,
 ) -> Result<(), Failed> {
     for topic in topics {
-        let channel = connected.join(topic).await?;
+        let joined = connected.join(topic);
+        let mut joined = core::pin::pin!(joined);
+        let channel = loop {
+            tokio::select! {
+                biased;
+                Some(ended) = listeners.join_next() => result_of(ended)?,
+                channel = &mut joined => break channel?,
+            }
+        };
         let messages = channel.messages();
         let (printer, topic, stages) = (Arc::clone(printer), topic.clone(), stages.clone());
         listeners.spawn(async move {
@@ -206,10 +214,15 @@ async fn follow_all(
         });
     }
     while let Some(ended) = listeners.join_next().await {
-        let (_, ended) = ended.map_err(|error| Failed::Local(error.to_string()))?;
-        ended?;
+        result_of(ended)?;
     }
     Ok(())
+}
+
+/// The result of a channel whose listener has ended.
+fn result_of(ended: Result<(u64, Result<(), Failed>), JoinError>) -> Result<(), Failed> {
+    let (_, ended) = ended.map_err(|error| Failed::Local(error.to_string()))?;
+    ended
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
