@@ -433,6 +433,22 @@ fn check_error_shows_example_file() {
     }
 }
 
+/// A document or a TLS file that is much too large, such as a device, is not read to its end.
+#[test]
+fn huge_files_are_refused() {
+    let huge = Temporary::new("huge");
+    std::fs::File::create(huge.path()).unwrap().set_len((64 << 20) + 1).unwrap();
+    let file = Temporary::new("huge-ca.json");
+    let tls = json!({"uri": "wss://localhost/", "tls": {"ca_file": huge.path()}});
+    file.write(json!({"connections": {"a": tls}}).to_string());
+    for path in [huge.path(), file.path()] {
+        let output = run(&["check", path]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains("it has more than 67108864 bytes"), "{log}");
+    }
+}
+
 /// Some editors start a file with a byte order mark.
 #[test]
 fn byte_order_marks_are_ignored() {
@@ -510,6 +526,18 @@ fn client_certificate_is_presented() {
     assert!(!run(&push).status.success());
     let half = [&push[..], &["--cert", cert.path()]].concat();
     assert_eq!(run(&half).status.code(), Some(2));
+
+    // Names that are not UTF-8, and that would be equal if the invalid bytes were replaced.
+    let [odd_ca, odd_cert, odd_key] = [0xfd, 0xfe, 0xff].map(|byte| Temporary::of_bytes(&[byte]));
+    odd_ca.write(pem("CERTIFICATE", server.cert.der()));
+    odd_key.write(pem("PRIVATE KEY", &client.signing_key.serialize_der()));
+    let mut push = phx(&push[..5]);
+    push.arg("--ca").arg(odd_ca.os_path()).arg("--cert").arg(odd_cert.os_path());
+    push.arg("--key").arg(odd_key.os_path());
+    let log = String::from_utf8(push.output().unwrap().stderr).unwrap();
+    assert!(log.contains(r"\xFE") && log.contains("No such file"), "{log}");
+    odd_cert.write(pem("CERTIFICATE", client.cert.der()));
+    assert_eq!(stdout_of(&push.output().unwrap()), "1\n");
 }
 
 /// This version accepts the commands on the manual's page for operators.

@@ -2,10 +2,12 @@
 
 #![allow(dead_code, reason = "each test program uses what it needs")]
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -307,8 +309,18 @@ impl Temporary {
         Self(std::env::temp_dir().join(name))
     }
 
+    /// A file whose name ends with these bytes.
+    pub(crate) fn of_bytes(name: &[u8]) -> Self {
+        let name = [format!("phx-{}-", std::process::id()).as_bytes(), name].concat();
+        Self(std::env::temp_dir().join(OsString::from_vec(name)))
+    }
+
     pub(crate) fn path(&self) -> &str {
         self.0.to_str().unwrap()
+    }
+
+    pub(crate) fn os_path(&self) -> &Path {
+        &self.0
     }
 
     pub(crate) fn write(&self, text: impl AsRef<[u8]>) -> &Self {

@@ -39,20 +39,21 @@ pub(crate) fn check(file: &Path) -> Result<(), Failed> {
 
 /// Reads the connections of a file, and the files that it names, or reports every problem.
 pub(crate) fn read(file: &Path) -> Result<Connections, Failed> {
+    let shown = source::shown(file);
     let bad = |error: &dyn core::fmt::Display| {
         let lines: Vec<String> =
-            error.to_string().lines().map(|line| format!("{}: {line}", file.display())).collect();
+            error.to_string().lines().map(|line| format!("{shown}: {line}")).collect();
         Failed::File(lines)
     };
-    let text = source::text_file(file)?;
+    let text = source::document(file)?;
     if let Ok(Value::Object(members)) = serde_json::from_str(&text) {
         if !members.contains_key("connections") {
-            let first = format!("{}: there is no key \"connections\", as in:", file.display());
+            let first = format!("{shown}: there is no key \"connections\", as in:");
             let lines = core::iter::once(first).chain(EXAMPLE.lines().map(str::to_owned));
             return Err(Failed::File(lines.collect()));
         }
     }
     let connections = Connections::from_json(&text, |name| std::env::var(name).ok());
     let connections = connections.map_err(|error| bad(&error))?;
-    connections.load_tls(|path| std::fs::read(path)).map_err(|error| bad(&error))
+    connections.load_tls(|path| source::pem(path.as_ref())).map_err(|error| bad(&error))
 }

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use phx_tokio::recording::Recorder;
 
 use crate::exit::Failed;
+use crate::source;
 
 /// A recording that is being written.
 #[derive(Clone, Debug)]
@@ -25,8 +26,7 @@ impl Record {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).and_then(private);
-        let mut file: File =
-            file.map_err(|error| Failed::File(vec![format!("{}: {error}", path.display())]))?;
+        let mut file: File = file.map_err(|error| source::bad(path, &error))?;
         let record = Self { path: path.to_owned(), failed: Arc::default() };
         let failed = Arc::clone(&record.failed);
         let recorder = Recorder::new(move |line| {
@@ -43,7 +43,7 @@ impl Record {
     /// Returns the error that ended the recording early, if there was one.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
         let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.path.display();
+        let path = source::shown(&self.path);
         match &*failed {
             Some(error) => {
                 Err(Failed::Local(format!("{path}: the recording is incomplete: {error}")))

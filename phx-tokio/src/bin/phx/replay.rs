@@ -11,10 +11,8 @@ use crate::style::{Style, Tone};
 
 /// Prints the trace, up to the point where the replay diverges.
 pub(crate) fn run(file: &Path) -> Result<(), Failed> {
-    let bad =
-        |error: &dyn core::fmt::Display| Failed::File(vec![format!("{}: {error}", file.display())]);
-    let text = source::text_file(file)?;
-    let recording = Recording::parse(&text).map_err(|error| bad(&error))?;
+    let text = source::recording(file)?;
+    let recording = Recording::parse(&text).map_err(|error| source::bad(file, &error))?;
     let (style, mut out) = (Style::stdout(), io::stdout().lock());
     for line in recording.replay() {
         let line = line.map_err(|divergence| {
@@ -22,7 +20,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Failed> {
             let version = recording.version();
             Failed::Local(format!(
                 "{}: {divergence} (recorded by {version}, this is {here})",
-                file.display()
+                source::shown(file)
             ))
         })?;
         if writeln!(out, "{}", painted(style, &line)).is_err() {

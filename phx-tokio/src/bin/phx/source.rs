@@ -13,7 +13,8 @@ use crate::exit::Failed;
 
 /// The maximum size of a file with a secret, in bytes. Tokens have a few kilobytes.
 const SECRET_MAX: u64 = 64 << 10;
-/// The maximum size of a payload, in bytes. It is more than the default `max_push_bytes`.
+/// The maximum size of a payload, of a document and of a TLS file, in bytes. It is more than the default
+/// `max_push_bytes`.
 const TEXT_MAX: u64 = 64 << 20;
 
 /// A byte order mark, which some editors write at the start of a file.
@@ -47,9 +48,19 @@ pub(crate) fn secret_file(path: &Path) -> Result<Secret, Failed> {
     Ok(Secret::from(secret))
 }
 
-/// Reads the text of a file, without a byte order mark.
-pub(crate) fn text_file(path: &Path) -> Result<String, Failed> {
+/// Reads a recording, which may have any size, without a byte order mark.
+pub(crate) fn recording(path: &Path) -> Result<String, Failed> {
     text_of(file(path, u64::MAX)?, path)
+}
+
+/// Reads the text of a document, without a byte order mark.
+pub(crate) fn document(path: &Path) -> Result<String, Failed> {
+    text_of(file(path, TEXT_MAX)?, path)
+}
+
+/// Reads a file with certificates or a key.
+pub(crate) fn pem(path: &Path) -> io::Result<Vec<u8>> {
+    File::open(path).and_then(|file| limited(file, TEXT_MAX))
 }
 
 /// Reads the bytes of a file with a payload.
@@ -99,6 +110,12 @@ fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
-fn bad(path: &Path, error: &dyn core::fmt::Display) -> Failed {
-    Failed::File(vec![format!("{}: {error}", path.display())])
+/// The error for a file.
+pub(crate) fn bad(path: &Path, error: &dyn core::fmt::Display) -> Failed {
+    Failed::File(vec![format!("{}: {error}", shown(path))])
+}
+
+/// A path as text. One that is not UTF-8 is quoted, with escapes, so that different paths look different.
+pub(crate) fn shown(path: &Path) -> String {
+    path.to_str().map_or_else(|| format!("{path:?}"), str::to_owned)
 }

@@ -217,12 +217,17 @@ impl Target {
         if self.ca.is_none() && self.cert.is_none() {
             return Ok(None);
         }
-        let path = |file: &PathBuf| file.display().to_string();
+        // A name that is shown is not always the path, which may have bytes that are not UTF-8.
+        let name = |file: &Option<PathBuf>| file.as_deref().map(source::shown);
         let mut files = TlsFiles::default();
-        files.ca_file = self.ca.as_ref().map(path);
-        files.cert_file = self.cert.as_ref().map(path);
-        files.key_file = self.key.as_ref().map(path);
-        let tls = Tls::from_files(&files, |path| std::fs::read(path));
+        files.ca_file = name(&self.ca);
+        files.cert_file = name(&self.cert);
+        files.key_file = name(&self.key);
+        let tls = Tls::from_files(&files, |name| {
+            let mut paths = [&self.ca, &self.cert, &self.key].into_iter().flatten();
+            let path = paths.find(|path| source::shown(path) == name);
+            source::pem(path.map_or(name.as_ref(), PathBuf::as_path))
+        });
         tls.map(Some).map_err(|error| Failed::Usage(error.to_string()))
     }
 
@@ -271,11 +276,6 @@ impl Connected {
         self.until.map(|until| until.saturating_duration_since(Instant::now()))
     }
 
-    /// Returns the error that ended the recording early, if there was one.
-    pub(crate) fn recorded(&self) -> Result<(), Failed> {
-        self.record.as_ref().map_or(Ok(()), Record::finish)
-    }
-}
     /// Waits for the deadline of `--timeout`, and returns the value of the option.
     pub(crate) async fn deadline(&self) -> Duration {
         match (self.until, self.timeout) {
@@ -287,6 +287,11 @@ impl Connected {
         }
     }
 
+    /// Returns the error that ended the recording early, if there was one.
+    pub(crate) fn recorded(&self) -> Result<(), Failed> {
+        self.record.as_ref().map_or(Ok(()), Record::finish)
+    }
+}
 
 /// Redacts all fields, because parameters, headers and the query of the URL are often secret.
 impl fmt::Debug for Target {
