@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::Write as _;
+
 use base64::Engine as _;
 use serde_json::json;
 use support::running::{Counter, Events, File, Process, free_addr, phx, signal, uri};
@@ -131,6 +133,30 @@ fn refused_reload_changes_nothing() {
     let log = events.process.expect_exit(0);
     assert_eq!(log.iter().filter(|line| line.contains("not reloaded: ")).count(), 4, "{log:?}");
     assert!(!format!("{:?}{log:?}", events.seen).contains("s3cret"), "{log:?}");
+}
+
+/// A file that cannot be read at once, such as a pipe, does not delay the shutdown.
+#[test]
+fn signal_ends_run_during_blocked_reload() {
+    let good = json!({"connections": {"a": {"uri": uri(free_addr())}}});
+    let file = File::new("blocked-reload", &good);
+    let mut events = Events::of(Process::start(phx(&["run", file.path()])));
+    events.until("a", "phoenix.connection.connect_failed", None);
+    std::fs::remove_file(file.path()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(file.path()).status().unwrap();
+    assert!(made.success());
+    signal(&events.process.child, "-HUP");
+    // Opening the pipe for writing returns when the process opens it for reading.
+    let mut pipe = std::fs::File::options().write(true).open(file.path()).unwrap();
+    pipe.write_all(good.to_string().as_bytes()).unwrap();
+    drop(pipe);
+    assert_eq!(events.report("phx.reload.done")["data"]["unchanged"], json!(["a"]));
+
+    signal(&events.process.child, "-HUP");
+    let pipe = std::fs::File::options().write(true).open(file.path()).unwrap();
+    signal(&events.process.child, "-TERM");
+    events.process.expect_exit(0);
+    drop(pipe);
 }
 
 /// A changed connection that had given up is started again by a reload. The run does not end, although

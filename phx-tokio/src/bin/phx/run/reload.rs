@@ -21,8 +21,10 @@ use tokio::task::JoinSet;
 
 use super::reports::Reports;
 use crate::connections::read;
+use crate::exit::Failed;
 use crate::log::log;
 use crate::signals::Reloads;
+use crate::source::shown;
 
 /// The running connections, and the means to change them.
 pub(super) struct Reload {
@@ -46,10 +48,18 @@ impl Reload {
         }
     }
 
+    /// Reads the file on another thread, because reading may block for any length of time. Signals are
+    /// handled meanwhile.
+    async fn read(&self) -> Result<Connections, Failed> {
+        let file = self.file.clone();
+        let read = tokio::task::spawn_blocking(move || read(&file)).await;
+        read.unwrap_or_else(|error| Err(Failed::Local(error.to_string())))
+    }
+
     /// Reads the file again and applies the differences.
     async fn once(&mut self) {
-        let file = self.file.display().to_string();
-        let next = match read(&self.file) {
+        let file = shown(&self.file);
+        let next = match self.read().await {
             Ok(next) => next,
             Err(failed) => {
                 let problems: Vec<String> = failed.to_string().lines().map(str::to_owned).collect();
