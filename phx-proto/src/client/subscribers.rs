@@ -419,6 +419,7 @@ impl State {
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;
         let (waiters, now) = (&mut self.waiters, self.now);
+        let mut overflowed = Vec::new();
         let mut deliver_to = |subscriber: &Arc<Subscriber>, message: Message| {
             let mut slot = subscriber.lock();
             if let Some(Following { follower, waiter, .. }) = &subscriber.following {
@@ -439,6 +440,9 @@ impl State {
                 if !missed.is_empty() {
                     discarded.push(Discarded::Missed(Arc::clone(subscriber), missed));
                 }
+                if subscriber.following.is_some() && slot.mailbox.end().is_some() {
+                    overflowed.push(Arc::clone(subscriber));
+                }
             }
             wakes.extend(slot.parked.take());
         };
@@ -455,6 +459,10 @@ impl State {
         }
         if !kept {
             self.resyncs.push(last.topic.clone());
+        }
+        for subscriber in overflowed {
+            // Its stream has ended, even if the program does not read it to its end.
+            self.end_follower(now, &subscriber);
         }
         self.bound_logs(logged.as_ref());
     }

@@ -199,6 +199,31 @@ fn ended_stream_leaves_positions_of_others() {
     }
 }
 
+/// A mailbox was full, which ends its stream, and the program does not read the stream to its end. No replay
+/// can continue this stream, so the joins do not have its position.
+#[test]
+fn overflowed_stream_leaves_positions_unread() {
+    let script = Script::new();
+    let client = script.client(config());
+    let mailbox = MailboxOptions::new().messages(1).policy(MailboxPolicy::Close);
+    let ending = options(catch_up(Cursor::at(5))).mailbox(mailbox);
+    let ended = client.want_with("orders", json!({"user": 7}), ending).expect("accepted");
+    let held = ended.messages();
+    let goes_on = want(&client, catch_up(Cursor::at(5)));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, [6, 7, 8]);
+    let (reads, seen) = taken(&script, goes_on.messages(), 4);
+    assert_eq!(seen, ["caught up", "6", "7", "8"]);
+    script.disconnect();
+    assert_eq!(since(&join_of(&script)), Some(8));
+    // It still has what came before its end.
+    let (_, seen) = taken(&script, held, 10);
+    assert_eq!(seen[..3], ["caught up", "6", "lagged 1"]);
+    assert!(seen[3].starts_with("closed: the mailbox was full"), "{seen:?}");
+    drop((reads, ended));
+}
+
 /// The function panics for a message that the driver drops.
 #[test]
 fn panic_for_dropped_message_is_harmless() {
