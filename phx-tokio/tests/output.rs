@@ -10,7 +10,9 @@ use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use support::process::{Process, Terminal, TestServer, phx, phx_on_one_cpu, wait};
+use support::process::{
+    Process, Temporary, Terminal, TestServer, phx, phx_on_one_cpu, wait,
+};
 
 /// More messages than a pipe of 64 KiB can hold, and fewer than the queues of `phx` can.
 const MESSAGES: usize = 200;
@@ -328,6 +330,18 @@ fn full_disk_is_a_failure() {
         let mut process = Process::start(command);
         assert_eq!(process.exit_code(), Some(1));
         let log = process.errors.all();
+        assert!(log.contains("standard output: No space left on device"), "{log}");
+    }
+    // Commands that write without a queue.
+    let (connections, recording) = (server.connections(), Temporary::new("full.jsonl"));
+    let push = ["push", &server.url(), "room:a", "echo", "--record", recording.path()];
+    assert!(phx(&push).output().unwrap().status.success());
+    for args in [["check", connections.path()], ["replay", recording.path()]] {
+        let mut command = phx(&args);
+        command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
+        let output = command.output().unwrap();
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {log}");
         assert!(log.contains("standard output: No space left on device"), "{log}");
     }
 }

@@ -6,7 +6,7 @@ use phx_tokio::Connections;
 use serde_json::{Value, json};
 
 use crate::exit::Failed;
-use crate::output::entry;
+use crate::output::{entry, written};
 use crate::source;
 
 /// An example that the error shows if a file is valid JSON but has no connections.
@@ -30,7 +30,7 @@ pub(crate) fn check(file: &Path) -> Result<(), Failed> {
         // The address is printed without the values of its query, which may be tokens.
         let uri = spec.config().uri().to_string();
         let object = json!({"name": name, "uri": uri, "channels": topics});
-        if entry(name, &[&uri, &channels], &object).is_err() {
+        if !written(entry(name, &[&uri, &channels], &object))? {
             break;
         }
     }

@@ -9,6 +9,7 @@ use phx_tokio::Connections;
 
 use crate::args::Cli;
 use crate::exit::Failed;
+use crate::output::written;
 
 /// Prints a completion script for a shell.
 pub(crate) fn completions(shell: Shell) -> Result<(), Failed> {
@@ -42,11 +43,5 @@ pub(crate) fn schema() -> Result<(), Failed> {
 
 fn print(text: &[u8]) -> Result<(), Failed> {
     let mut out = io::stdout().lock();
-    match out.write_all(text).and_then(|()| out.flush()) {
-        // The reader may close the output early: `phx man | head`.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failed::Local(format!("standard output: {error}")))
-        }
-        _ => Ok(()),
-    }
+    written(out.write_all(text).and_then(|()| out.flush())).map(drop)
 }

@@ -121,12 +121,22 @@ fn watch_reader(_: Writer) -> io::Result<()> {
     Ok(())
 }
 
+/// The result of a write without the writer: whether the output is still open. That a reader closes a pipe
+/// early, as in `phx man | head`, is not an error.
+pub(crate) fn written(result: io::Result<()>) -> Result<bool, Failed> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failed::Local(format!("standard output: {error}"))),
+    }
+}
+
 /// Prints one entry of a list without the writer: on a terminal its name and a line for each of
 /// `words`, otherwise the object.
 ///
 /// # Errors
 ///
-/// If the output has no reader.
+/// If the output cannot be written.
 pub(crate) fn entry(name: &str, words: &[&str], object: &Value) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if out.is_terminal() {

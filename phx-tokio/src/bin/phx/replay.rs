@@ -6,6 +6,7 @@ use std::path::Path;
 use phx_tokio::recording::{Recording, TraceLine};
 
 use crate::exit::Failed;
+use crate::output::written;
 use crate::source;
 use crate::style::{Style, Tone};
 
@@ -23,8 +24,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Failed> {
                 source::shown(file)
             ))
         })?;
-        if writeln!(out, "{}", painted(style, &line)).is_err() {
-            // The reader may close the output early: `phx replay … | head`.
+        if !written(writeln!(out, "{}", painted(style, &line)))? {
             return Ok(());
         }
     }
