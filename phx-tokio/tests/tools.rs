@@ -7,6 +7,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::ffi::OsStrExt;
 use std::process::Output;
 use std::sync::Arc;
 
@@ -446,6 +447,29 @@ fn huge_files_are_refused() {
         let log = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{log}");
         assert!(log.contains("it has more than 67108864 bytes"), "{log}");
+    }
+}
+
+/// A variable that is set, but not to UTF-8, is an error. It counts as neither missing nor unset.
+#[test]
+fn variables_that_are_not_utf8_are_named() {
+    let value = std::ffi::OsStr::from_bytes(b"p\xff");
+    let url = "wss://phx.invalid/socket/websocket";
+    let mut push = phx(&["push", url, "room:a", "echo", "--timeout", "5s"]);
+    let push = push.env("HTTPS_PROXY", value).env_remove("https_proxy").output().unwrap();
+    let file = Temporary::new("odd.json");
+    let connection = json!({"uri": "wss://${PHX_ODD:-localhost}/"});
+    let other = json!({"uri": "${PHX_ODD}", "colour": 1});
+    file.write(json!({"connections": {"a": connection, "b": other}}).to_string());
+    let check = phx(&["check", file.path()]).env("PHX_ODD", value).output().unwrap();
+    for (output, what) in
+        [(push, "invalid HTTPS_PROXY"), (check, "the variable PHX_ODD is not UTF-8")]
+    {
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{log}");
+        assert!(log.contains(what), "{log}");
+        assert!(!log.contains("is not set"), "{log}");
+        assert_eq!(log.contains("unknown key"), what.contains("PHX_ODD"), "{log}");
     }
 }
 

@@ -1,8 +1,12 @@
 //! The reader of a file of connections, and the command `phx check`.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::env::VarError;
 use std::path::Path;
 
 use phx_tokio::Connections;
+use phx_tokio::service::{ConnectionsError, Problem, ProblemKind};
 use serde_json::{Value, json};
 
 use crate::exit::Failed;
@@ -53,7 +57,27 @@ pub(crate) fn read(file: &Path) -> Result<Connections, Failed> {
             return Err(Failed::File(lines.collect()));
         }
     }
-    let connections = Connections::from_json(&text, |name| std::env::var(name).ok());
+    // Variables that are set, but not to UTF-8. For the document they are not set.
+    let odd = RefCell::new(BTreeSet::new());
+    let connections = Connections::from_json(&text, |name| match std::env::var(name) {
+        Ok(value) => Some(value),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(_)) => {
+            odd.borrow_mut().insert(name.to_owned());
+            None
+        }
+    });
+    let odd = odd.into_inner();
+    if !odd.is_empty() {
+        let mut lines: Vec<String> =
+            odd.iter().map(|name| format!("{shown}: the variable {name} is not UTF-8")).collect();
+        let problems =
+            connections.as_ref().err().map(ConnectionsError::problems).unwrap_or_default();
+        let is_other = |problem: &&Problem| !matches!(&problem.kind, ProblemKind::VariableMissing { name } if odd.contains(name));
+        let others = problems.iter().filter(is_other);
+        lines.extend(others.map(|problem| format!("{shown}: {problem}")));
+        return Err(Failed::File(lines));
+    }
     let connections = connections.map_err(|error| bad(&error))?;
     connections.load_tls(|path| source::pem(path.as_ref())).map_err(|error| bad(&error))
 }

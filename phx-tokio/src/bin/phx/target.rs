@@ -210,7 +210,9 @@ impl Target {
         if let Some(tls) = self.tls()? {
             config = config.tls(tls);
         }
-        config.proxy_from_env(|name| std::env::var(name).ok()).map_err(bad)
+        // A value that is not UTF-8 is not left out: the error names its variable.
+        let lookup = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+        config.proxy_from_env(lookup).map_err(bad)
     }
 
     fn tls(&self) -> Result<Option<Tls>, Failed> {
