@@ -7,12 +7,15 @@
 //! Error messages name keys and types, never values, because payloads are often secret. Payloads
 //! keep their text: numbers of any length, order and repetition of keys.
 
+use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The maximum length of an id, in bytes. The caller chooses the id, and it is kept while the order
@@ -51,6 +54,47 @@ impl Command {
 /// The members of an object, each with its text.
 type Members<'a> = BTreeMap<String, &'a RawValue>;
 
+/// Reads the members of an object. Of two equal keys the first one is kept, and the second result is that
+/// key.
+fn members(value: &RawValue) -> serde_json::Result<(Members<'_>, Option<String>)> {
+    /// In their order, including repeated keys.
+    struct Listed<'a>(Vec<(String, &'a RawValue)>);
+
+    struct List;
+
+    impl<'de> Visitor<'de> for List {
+        type Value = Listed<'de>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed<'de>, A::Error> {
+            let mut listed = Vec::new();
+            while let Some(member) = map.next_entry()? {
+                listed.push(member);
+            }
+            Ok(Listed(listed))
+        }
+    }
+
+    impl<'de> Deserialize<'de> for Listed<'de> {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            deserializer.deserialize_map(List)
+        }
+    }
+
+    let Listed(listed) = serde_json::from_str(value.get())?;
+    let (mut members, mut repeated) = (Members::new(), None);
+    for (key, value) in listed {
+        match members.entry(key) {
+            Entry::Vacant(entry) => drop(entry.insert(value)),
+            Entry::Occupied(entry) => drop(repeated.get_or_insert_with(|| entry.key().clone())),
+        }
+    }
+    Ok((members, repeated))
+}
+
 /// The error for an invalid line.
 #[derive(Debug)]
 pub(super) struct Malformed {
@@ -67,7 +111,11 @@ impl Order {
         if kind(line) != "an object" {
             return Err(bad(None, format!("the line must be an object, not {}", kind(line))));
         }
-        let mut members: Members<'_> = serde_json::from_str(line.get()).map_err(no_json)?;
+        let (mut members, repeated) = members(line).map_err(no_json)?;
+        let twice = |key: &String| format!("the key {key:?} occurs twice");
+        if let Some(key) = repeated.as_ref().filter(|key| *key == "id") {
+            return Err(bad(None, twice(key)));
+        }
         let id = match members.remove("id").map(text) {
             Some(Some(id)) if !id.is_empty() && id.len() <= ID_MAX => id,
             Some(_) => {
@@ -76,22 +124,28 @@ impl Order {
             }
             None => return Err(bad(None, "the key \"id\" is missing".to_owned())),
         };
+        if let Some(key) = &repeated {
+            return Err(bad(Some(&id), twice(key)));
+        }
         Self::of(&id, members).map_err(|message| bad(Some(&id), message))
     }
 
-    fn of(id: &str, members: Members<'_>) -> Result<Self, String> {
+    fn of(id: &str, order: Members<'_>) -> Result<Self, String> {
         const WANTED: &str = "apart from \"id\", the line must have exactly one of the keys \
                               \"push\", \"cast\", \"join\" and \"leave\"";
-        let mut members = members.into_iter();
-        let (Some((name, value)), None) = (members.next(), members.next()) else {
+        let mut order = order.into_iter();
+        let (Some((name, value)), None) = (order.next(), order.next()) else {
             return Err(WANTED.to_owned());
         };
         if !["push", "cast", "join", "leave"].contains(&name.as_str()) {
             return Err(WANTED.to_owned());
         }
-        let Ok(members) = serde_json::from_str(value.get()) else {
+        let Ok((members, repeated)) = members(value) else {
             return Err(format!("the key {name:?} must be an object, not {}", kind(value)));
         };
+        if let Some(key) = repeated {
+            return Err(format!("{name:?}: {key:?} occurs twice"));
+        }
         let mut details = Details { of: &name, members };
         let (connection, topic) = (details.text("connection")?, details.text("topic")?);
         let command = match name.as_str() {
@@ -181,9 +235,7 @@ fn kind(value: &RawValue) -> &'static str {
         Some(b'"') => "a string",
         Some(b'[') => "a list",
         // A key of the object contains an invalid escape.
-        Some(b'{') if serde_json::from_str::<Members<'_>>(value.get()).is_err() => {
-            "an object whose keys have an unpaired surrogate"
-        }
+        Some(b'{') if members(value).is_err() => "an object whose keys have an unpaired surrogate",
         Some(b'{') => "an object",
         _ => "a number",
     }
@@ -250,6 +302,13 @@ mod tests {
             (r#"{"id": "x"}"#, Some("x"), "one of the keys \"push\""),
             (r#"{"id": "x", "shove": {}}"#, Some("x"), "one of the keys \"push\""),
             (r#"{"id": "x", "push": {}, "join": {}}"#, Some("x"), "one of the keys \"push\""),
+            (r#"{"id": "x", "id": "x"}"#, None, "the key \"id\" occurs twice"),
+            (r#"{"id": "x", "push": {}, "push": {}}"#, Some("x"), "the key \"push\" occurs twice"),
+            (
+                r#"{"id": "x", "leave": {"connection": "a", "topic": "t", "topic": "s3cret"}}"#,
+                Some("x"),
+                "\"leave\": \"topic\" occurs twice",
+            ),
             (
                 r#"{"id": "x", "push": "s3cret"}"#,
                 Some("x"),
