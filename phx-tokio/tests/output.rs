@@ -11,7 +11,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{
-    Process, Temporary, Terminal, TestServer, phx, phx_on_one_cpu, wait,
+    Process, Temporary, Terminal, TestServer, phx, phx_on_one_cpu, wait, wait_full,
 };
 
 /// More messages than a pipe of 64 KiB can hold, and fewer than the queues of `phx` can.
@@ -344,4 +344,35 @@ fn full_disk_is_a_failure() {
         assert_eq!(output.status.code(), Some(1), "{args:?}: {log}");
         assert!(log.contains("standard output: No space left on device"), "{log}");
     }
+}
+
+/// A recording into a pipe that nobody opens or reads does not delay the end of `phx listen`. It is
+/// reported as incomplete.
+#[test]
+fn stuck_recording_does_not_stop_listen() {
+    let server = TestServer::new();
+    let pipe = Temporary::new("stuck.jsonl");
+    assert!(std::process::Command::new("mkfifo").arg(pipe.path()).status().unwrap().success());
+    let listen = ["listen", &server.url(), "--join", "room:a", "--join", "room:z"];
+    let args = [&listen[..], &["--record", pipe.path(), "--record-payloads"]].concat();
+    let mut process = Process::start(phx(&args));
+    process.wait_caught(Signal::TERM);
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(0), "nobody opens the pipe");
+
+    let mut process = Process::start(phx(&args));
+    let stdout = process.capture_stdout();
+    let mut unread = std::fs::File::open(pipe.path()).unwrap();
+    server.wait_for("Joined", 2);
+    server.flood("room:a", MESSAGES);
+    wait_full(pipe.path());
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(1));
+    let log = process.errors.all();
+    assert!(log.contains("stuck.jsonl: the recording is incomplete"), "{log}");
+    assert!(stdout.all().contains("news"));
+    // The recording ends with a whole line or less, and contains no line out of order.
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut unread, &mut text).unwrap();
+    assert!(text.starts_with("{\"phx_recording\""), "{text}");
 }

@@ -54,6 +54,14 @@ fn ready(file: impl AsFd, how: PollFlags) -> bool {
     poll(&mut [PollFd::new(&file, how)], Some(&now)).unwrap() > 0
 }
 
+/// Waits until a pipe is full.
+#[track_caller]
+pub(crate) fn wait_full(pipe: &str) {
+    // Another writer of the same pipe.
+    let end = File::options().write(true).open(pipe).unwrap();
+    wait("a full pipe", || (!ready(&end, PollFlags::OUT)).then_some(()));
+}
+
 /// The bytes of a stream so far, read by a thread.
 #[derive(Clone)]
 pub(crate) struct Captured(Arc<Mutex<(Vec<u8>, bool)>>);
@@ -162,9 +170,7 @@ impl Process {
     #[track_caller]
     pub(crate) fn wait_stuck(&self) {
         let pipe = self.stdout.as_ref().unwrap().as_raw_fd();
-        // Another writer of the same pipe.
-        let end = File::options().write(true).open(format!("/proc/self/fd/{pipe}")).unwrap();
-        wait("a full pipe", || (!ready(&end, PollFlags::OUT)).then_some(()));
+        wait_full(&format!("/proc/self/fd/{pipe}"));
     }
 
     /// Waits until every thread of the process is stopped.

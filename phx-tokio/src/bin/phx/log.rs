@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use crate::style::{Style, Tone, escaped};
-use crate::writer::Writer;
+use crate::writer::{Writer, is_ready};
 
 /// How long the process waits at its end for the last lines to be written, if standard error is not
 /// read.
@@ -53,21 +53,6 @@ pub(crate) fn plain(line: &str) {
 /// Waits until the lines are written, within a timeout.
 pub(crate) fn flush() {
     if let Some(Some(writer)) = WRITER.get() {
-        writer.flush(LAST_LINES, is_ready);
+        writer.flush(LAST_LINES, || is_ready(&io::stderr()));
     }
-}
-
-/// Whether standard error accepts a write without blocking.
-#[cfg(unix)]
-fn is_ready() -> bool {
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
-    let stderr = io::stderr();
-    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
-    poll(&mut [PollFd::new(&stderr, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
-}
-
-/// Always false, because this platform does not report it.
-#[cfg(not(unix))]
-const fn is_ready() -> bool {
-    false
 }

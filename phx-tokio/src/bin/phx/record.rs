@@ -1,55 +1,96 @@
 //! `--record FILE`: records what the client receives and does, for a bug report.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::time::Duration;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use phx_tokio::recording::Recorder;
 
 use crate::exit::Failed;
+use crate::log::LAST_LINES;
 use crate::source;
+use crate::writer::{Gone, Writer, is_ready};
 
-/// A recording that is being written.
-#[derive(Clone, Debug)]
+/// How long the client waits in total for a file that is slower than the recording, until the file catches
+/// up. Then the recording ends, because while it waits, the client can do nothing else, not even disconnect.
+const STUCK: Duration = Duration::from_millis(500);
+
+/// A recording that is being written. When it is dropped, the last lines are written.
 pub(crate) struct Record {
     path: PathBuf,
-    /// The error that ended the recording early.
-    failed: Arc<Mutex<Option<io::Error>>>,
+    file: File,
+    writer: Writer,
+    /// Whether the recording ended early because the file was too slow.
+    stuck: Arc<AtomicBool>,
 }
 
 impl Record {
-    /// Creates the file, readable by its owner only, and the recorder that writes it.
+    /// Creates the file, readable by its owner only, and the recorder that writes it. This may block, if
+    /// the file is a pipe.
     pub(crate) fn create(path: &Path, payloads: bool) -> Result<(Self, Recorder), Failed> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path).and_then(private);
-        let mut file: File = file.map_err(|error| source::bad(path, &error))?;
-        let record = Self { path: path.to_owned(), failed: Arc::default() };
-        let failed = Arc::clone(&record.failed);
+        // The writer writes only whole lines with one call, so that the file ends with a whole line even if
+        // the process is killed.
+        let writer =
+            file.and_then(|file| Ok((Writer::start("recording", file.try_clone()?)?, file)));
+        let (writer, file) = writer.map_err(|error| source::bad(path, &error))?;
+        let record = Self { path: path.to_owned(), file, writer, stuck: Arc::default() };
+        let (writer, stuck) = (record.writer.clone(), Arc::clone(&record.stuck));
+        let mut left = STUCK;
         let recorder = Recorder::new(move |line| {
-            let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
-            if failed.is_none() {
-                // Each line is written with one call, so that the file has only whole lines even if
-                // the process is killed.
-                *failed = file.write_all(format!("{line}\n").as_bytes()).err();
+            if stuck.load(Ordering::Relaxed) {
+                return;
+            }
+            if writer.unwritten() == 0 {
+                left = STUCK;
+            }
+            let start = Instant::now();
+            let sent = writer.send_within(line.to_owned(), left);
+            left = left.saturating_sub(start.elapsed());
+            if sent.is_err() && writer.gone().is_none() {
+                stuck.store(true, Ordering::Relaxed);
             }
         });
         Ok((record, if payloads { recorder.with_payloads() } else { recorder }))
     }
 
-    /// Returns the error that ended the recording early, if there was one.
+    /// Writes the last lines. Returns the error that ended the recording early, if there was one.
     pub(crate) fn finish(&self) -> Result<(), Failed> {
-        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = source::shown(&self.path);
-        match &*failed {
-            Some(error) => {
-                Err(Failed::Local(format!("{path}: the recording is incomplete: {error}")))
+        self.flush();
+        let problem = match self.writer.gone() {
+            Some(Gone::Failed(why)) => why,
+            Some(Gone::Reader) => "the reader has closed it".to_owned(),
+            None if self.stuck.load(Ordering::Relaxed) => {
+                "it is not read, or written too slowly".to_owned()
             }
-            None => Ok(()),
+            None => return Ok(()),
+        };
+        let path = source::shown(&self.path);
+        Err(Failed::Local(format!("{path}: the recording is incomplete: {problem}")))
+    }
+
+    fn flush(&self) {
+        if self.stuck.load(Ordering::Relaxed) {
+            return;
         }
+        self.writer.flush(LAST_LINES, || is_ready(&self.file));
+        if self.writer.unwritten() > 0 {
+            self.stuck.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.flush();
     }
 }
 

@@ -114,21 +114,25 @@ pub(crate) struct Connected {
 impl Target {
     /// Connects, or returns the error in one line.
     pub(crate) async fn connect(&self) -> Result<Connected, Failed> {
-        // Reading may block for any length of time, because standard input and files can be pipes.
+        // Reading may block for any length of time, because standard input and files can be pipes, and so
+        // may opening the file of a recording.
         // Signals are handled meanwhile.
         let target = self.clone();
-        let read =
-            tokio::task::spawn_blocking(move || Ok((target.join_params()?, target.config()?)));
-        let (params, config) = read.await.map_err(|error| Failed::Local(error.to_string()))??;
+        let read = tokio::task::spawn_blocking(move || {
+            let (params, config) = (target.join_params()?, target.config()?);
+            let path = target.record.as_deref();
+            let record =
+                path.map(|path| Record::create(path, target.record_payloads)).transpose()?;
+            Ok((params, config, record))
+        });
+        let read = read.await.map_err(|error| Failed::Local(error.to_string()))?;
+        let (params, config, record) = read?;
         let params = params.into();
         let until = self.timeout.map(|timeout| Instant::now() + timeout);
         let setup = Setup::new(config);
-        let (setup, record) = match &self.record {
+        let (setup, record) = match record {
             None => (setup, None),
-            Some(path) => {
-                let (record, recorder) = Record::create(path, self.record_payloads)?;
-                (setup.record(recorder), Some(record))
-            }
+            Some((record, recorder)) => (setup.record(recorder), Some(record)),
         };
         let url = self.url_without_query();
         let connecting = phx_tokio::connect(setup);

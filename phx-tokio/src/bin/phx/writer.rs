@@ -45,7 +45,7 @@ struct Shared {
     state: Mutex<State>,
     /// Wakes the thread when there is a line to write.
     filled: Condvar,
-    /// Wakes threads that wait until the queue is empty.
+    /// Wakes threads that wait for space, or until the queue is empty.
     written: Condvar,
     /// Wakes tasks that wait for space, for an empty queue, or until the output is closed.
     changed: Notify,
@@ -85,9 +85,7 @@ impl Writer {
 
     fn try_send_for(&self, line: String, events: u64) -> Result<(), String> {
         let mut state = self.shared.lock();
-        let fits = state.lines.len() < LINES_MAX
-            && (state.lines.is_empty() || state.bytes + line.len() < BYTES_MAX);
-        if !fits || state.gone.is_some() {
+        if !state.fits(&line) || state.gone.is_some() {
             return Err(line);
         }
         state.bytes += line.len() + 1;
@@ -119,6 +117,25 @@ impl Writer {
                 Err(back) => line = back,
             }
             changed.await;
+        }
+    }
+
+    /// Queues a line, and blocks while there is no space; returns it after the timeout, or if the output
+    /// can no longer be written.
+    pub(crate) fn send_within(&self, mut line: String, timeout: Duration) -> Result<(), String> {
+        let start = Instant::now();
+        loop {
+            match self.try_send(line) {
+                Ok(()) => return Ok(()),
+                Err(back) => line = back,
+            }
+            let left = timeout.saturating_sub(start.elapsed());
+            let state = self.shared.lock();
+            if left.is_zero() || state.gone.is_some() {
+                return Err(line);
+            }
+            let is_full = |state: &mut State| !state.fits(&line) && state.gone.is_none();
+            drop(self.shared.written.wait_timeout_while(state, left, is_full));
         }
     }
 
@@ -184,6 +201,20 @@ impl Writer {
     }
 }
 
+/// Whether a stream accepts a write without blocking.
+#[cfg(unix)]
+pub(crate) fn is_ready(stream: &impl std::os::fd::AsFd) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(stream, PollFlags::OUT)], Some(&now)).is_ok_and(|ready| ready > 0)
+}
+
+/// Always false, because this platform does not report it.
+#[cfg(not(unix))]
+pub(crate) const fn is_ready<T>(_: &T) -> bool {
+    false
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -220,6 +251,7 @@ impl Shared {
                 state.writing += events;
             }
             drop(state);
+            self.written.notify_all();
             self.changed.notify_waiters();
             match out.write_all(batch.as_bytes()).and_then(|()| out.flush()) {
                 Ok(()) => self.lock().writing = 0,
@@ -235,6 +267,11 @@ impl Shared {
 }
 
 impl State {
+    fn fits(&self, line: &str) -> bool {
+        self.lines.len() < LINES_MAX
+            && (self.lines.is_empty() || self.bytes + line.len() < BYTES_MAX)
+    }
+
     const fn unwritten(&self) -> u64 {
         self.queued + self.writing
     }
@@ -296,6 +333,23 @@ mod tests {
         // The thread may have taken the first line already.
         let accepted = (0..5).filter(|_| writer.try_send(huge.clone()).is_ok()).count();
         assert!((1..=2).contains(&accepted), "{accepted}");
+    }
+
+    /// A line that must be queued waits for space, but not longer than its timeout.
+    #[test]
+    fn send_within_waits_for_space() {
+        let (writer, open, _seen) = gated();
+        writer.try_send("x".to_owned()).unwrap();
+        while writer.shared.lock().writing == 0 {
+            std::thread::yield_now();
+        }
+        while writer.try_send("x".to_owned()).is_ok() {}
+        let late = "late".to_owned();
+        assert_eq!(writer.send_within(late.clone(), Duration::from_millis(1)), Err(late.clone()));
+        let own = writer.clone();
+        let sender = std::thread::spawn(move || own.send_within(late, SOON));
+        open.send(()).unwrap();
+        assert_eq!(sender.join().unwrap(), Ok(()));
     }
 
     /// If the reader closes the output, the queued lines are counted and no further line is
