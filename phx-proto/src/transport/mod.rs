@@ -22,6 +22,8 @@ mod race;
 mod resolve;
 mod stream;
 mod streams;
+#[cfg(test)]
+mod test_stream;
 #[cfg(feature = "tls")]
 mod tls;
 

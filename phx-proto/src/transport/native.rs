@@ -52,10 +52,10 @@ const SMALL: usize = 2 << 10;
 /// is larger. After that it is doubled step by step, because a peer may announce more than it sends.
 const PORTION: usize = 64 << 10;
 
-/// Frames are masked for one write until it holds at least this many bytes.
+/// Masked frames are added to the write buffer until it holds at least this many bytes.
 const WRITE: usize = 32 << 10;
 
-/// An open WebSocket over the machine of [`websocket`](crate::websocket).
+/// An open WebSocket over an [`Endpoint`].
 pub struct Native<S> {
     stream: Io<S>,
     totals: Totals,
@@ -63,7 +63,7 @@ pub struct Native<S> {
     keys: MaskKeys<fn(&mut [u8])>,
     /// Bytes that were read and that the endpoint has not taken yet.
     read: BytesMut,
-    /// The size of the first read after the next wake-up.
+    /// The size of the next read, if it is the first after a wake-up or if the last read filled its buffer.
     size: usize,
     size_max: usize,
     /// Whether the last read did not fill its buffer, so that the stream probably has no more
@@ -280,7 +280,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Transport for Native<S> {
             if self.reply_due {
                 self.reply(cx);
             }
-            let ended = match ready!(self.fill(cx)) {
+            let Poll::Ready(read) = self.fill(cx) else {
+                let part = self.totals.read_refused();
+                return if part { Poll::Ready(Received::Part) } else { Poll::Pending };
+            };
+            let ended = match read {
                 Ok(0) => match self.endpoint.handle_eof() {
                     Ok(()) => Ended::Lost { message: "the connection has ended".to_owned() },
                     Err(fault) => self.failed(&fault, cx),
@@ -361,100 +365,33 @@ fn close_frame(close: Close) -> Ended {
 #[cfg(all(test, feature = "testing"))]
 mod tests {
     use core::task::Waker;
-    use std::cell::{RefCell, RefMut};
-    use std::collections::VecDeque;
-    use std::rc::Rc;
+    use std::cell::RefMut;
 
     use bytes::Bytes;
 
     use super::*;
-
-    /// A stream of which the test plays the other end.
-    #[derive(Clone, Default)]
-    struct Stream(Rc<RefCell<Ends>>);
-
-    #[derive(Default)]
-    struct Ends {
-        /// The bytes of each read. Without any, a read is pending.
-        reads: VecDeque<Vec<u8>>,
-        /// The sizes of the buffers that were passed to reads.
-        asked: Vec<usize>,
-        written: Vec<u8>,
-        /// How many more bytes writes accept. At zero they are pending.
-        accepts: usize,
-        /// Whether writes accept zero bytes, which is an error.
-        accepts_none: bool,
-        flush_is_pending: bool,
-    }
-
-    impl AsyncRead for Stream {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            let mut ends = self.0.borrow_mut();
-            ends.asked.push(buffer.len());
-            let Some(front) = ends.reads.front_mut() else { return Poll::Pending };
-            let length = front.len().min(buffer.len());
-            buffer[..length].copy_from_slice(&front[..length]);
-            front.drain(..length);
-            if front.is_empty() {
-                ends.reads.pop_front();
-            }
-            Poll::Ready(Ok(length))
-        }
-    }
-
-    impl AsyncWrite for Stream {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            let mut ends = self.0.borrow_mut();
-            if ends.accepts_none {
-                return Poll::Ready(Ok(0));
-            }
-            let length = bytes.len().min(ends.accepts);
-            if length == 0 {
-                return Poll::Pending;
-            }
-            ends.accepts -= length;
-            ends.written.extend_from_slice(&bytes[..length]);
-            Poll::Ready(Ok(length))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            if self.0.borrow().flush_is_pending { Poll::Pending } else { Poll::Ready(Ok(())) }
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
+    use crate::transport::test_stream::{Ends, TestStream};
 
     /// A transport and the other end of its stream.
     struct Bench {
-        native: Native<Stream>,
-        stream: Stream,
+        native: Native<TestStream>,
+        stream: TestStream,
         server: Endpoint,
         unread: BytesMut,
     }
 
     impl Bench {
-        fn new(wrap: impl FnOnce(Stream) -> Io<Stream>) -> Self {
+        fn new(wrap: impl FnOnce(TestStream) -> Io<TestStream>) -> Self {
             let config = Config::new("ws://localhost/socket/websocket").expect("a valid URI");
             let config = config.buffers(64 << 10, 1_000).expect("not zero");
-            let stream = Stream::default();
-            stream.0.borrow_mut().accepts = usize::MAX;
+            let stream = TestStream::default();
             let native = Native::new(wrap(stream.clone()), &Upgraded::default(), &config);
             let server = Endpoint::server(&Limits::default());
             Self { native, stream, server, unread: BytesMut::new() }
         }
 
         fn ends(&self) -> RefMut<'_, Ends> {
-            self.stream.0.borrow_mut()
+            self.stream.ends()
         }
 
         fn receive(&mut self) -> Poll<Received> {
@@ -504,7 +441,8 @@ mod tests {
             bench.native.send(Frame::Binary(vec![7; (96 << 10) + 1_000].into())).expect("open");
             assert!(bench.flush().is_ready());
             let acknowledged = bench.acknowledged().0;
-            // Less than a fragment follows the last ping of the first message.
+            // The last 1,000 bytes of the first message cause no ping, so the next ping follows the first
+            // fragment of the second message.
             assert_eq!(bench.acknowledged(), (acknowledged, before + FRAGMENT));
             assert!(matches!(bench.serve().last(), Some(Event::Message(_))));
             assert_eq!(bench.receive(), Poll::Ready(Received::Control));
@@ -578,7 +516,7 @@ mod tests {
         let mut bench = Bench::new(Io::new);
         bench.ends().reads.push_back(b"\xc1\x00".to_vec());
         let Poll::Ready(Received::Ended(Ended::Lost { message })) = bench.receive() else {
-            panic!("the connection is lost");
+            panic!("expected a lost connection");
         };
         assert!(message.starts_with("the server broke the WebSocket protocol"), "{message}");
         let events = bench.serve();
@@ -593,7 +531,7 @@ mod tests {
         assert_eq!(bench.flush(), Poll::Ready(Err(WriteFailed)));
     }
 
-    /// A frame that the stream does not accept counts, although the endpoint no longer holds it.
+    /// Bytes in the write buffer delay further frames, although the endpoint no longer holds them.
     #[test]
     fn unwritten_bytes_delay_further_frames() {
         let mut bench = Bench::new(Io::new);

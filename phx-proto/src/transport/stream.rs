@@ -6,8 +6,9 @@
 //!
 //! TLS reads in an internal loop until it has data. Records without data, such as session tickets, could
 //! keep that loop running, because a server may send any number of them. To prevent this, the stream
-//! under TLS is read a limited number of times in one poll of the handshake and in one read above TLS,
-//! and then wakes the task.
+//! under TLS is read a limited number of times in one poll of the handshake and in one read above TLS.
+//! It refuses further reads and wakes the task. An open WebSocket reports a refused read as
+//! [`Part`](crate::client::Received::Part), so that the driver does not take the stream for empty.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
@@ -49,11 +50,10 @@ impl<S> Io<S> {
         &self.meter
     }
 
-    /// Returns `leftover` before reading on.
+    /// Makes reads return `leftover` before they read from the stream.
     ///
-    /// If tungstenite received these bytes directly, it would use them as its read buffer. That
-    /// buffer would be as small as the bytes and grow by one frame at a time, which costs a system
-    /// call per frame.
+    /// If tungstenite received these bytes directly, they would become its first read buffer, and the
+    /// later buffers would be as small as these bytes. Then each frame would cost a system call.
     pub(crate) fn with_leftover(mut self, leftover: Bytes) -> Self {
         self.leftover = leftover;
         self
@@ -78,7 +78,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Io<S> {
         let length = if self.leftover.is_empty() {
             if !self.counts {
                 self.meter.allow_tls_reads();
-            } else if !self.meter.may_read() {
+            } else if !self.meter.take_tls_read() {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -142,32 +142,14 @@ mod tests {
     use core::task::Waker;
 
     use super::*;
-
-    /// A stream that takes every byte and cannot flush.
-    struct Unflushable;
-
-    impl AsyncWrite for Unflushable {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Err(io::ErrorKind::NotConnected.into()))
-        }
-    }
+    use crate::transport::test_stream::TestStream;
 
     /// The failure of a flush is reported by the meter, so that reading goes on.
     #[test]
     fn failed_flush_is_recorded() {
-        let mut stream = Io::new(Unflushable);
+        let broken = TestStream::default();
+        broken.ends().is_broken = true;
+        let mut stream = Io::new(broken);
         let meter = stream.meter().clone();
         let mut cx = Context::from_waker(Waker::noop());
         let mut stream = Pin::new(&mut stream);
@@ -175,7 +157,7 @@ mod tests {
         assert!(!meter.failed());
         assert!(matches!(stream.as_mut().poll_flush(&mut cx), Poll::Ready(Ok(()))));
         assert!(meter.failed());
-        // Closing is the caller's own wish, so it gets the error.
+        // The caller requested the close, so it receives the error.
         assert!(matches!(stream.as_mut().poll_close(&mut cx), Poll::Ready(Err(_))));
     }
 }

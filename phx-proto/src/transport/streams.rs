@@ -18,7 +18,7 @@
 //! continues to the end of the stream. On a broken connection that end comes at once. `Io` records the
 //! failure in [`Meter`], where it also counts the transferred bytes.
 //!
-//! [`incoming`](super::incoming) takes the pings and limits the reads of one call.
+//! [`incoming`](super::incoming) removes the pings, and limits each call of tungstenite to one read.
 
 use core::fmt;
 use core::pin::Pin;
@@ -104,8 +104,8 @@ impl Transport for WebSocket {
 #[derive(Clone, Debug, Default)]
 pub struct Meter(Arc<Counts>);
 
-/// Totals of bytes. They wrap around at the size of a pointer, because not every target has 64-bit
-/// atomics.
+/// The state of a [`Meter`]. The totals of bytes wrap around at `usize::MAX`, because not every target has
+/// 64-bit atomics.
 #[derive(Debug, Default)]
 struct Counts {
     failed: AtomicBool,
@@ -114,6 +114,8 @@ struct Counts {
     /// One more than the number of reads that the stream under TLS may still make in the present poll of
     /// the handshake, or in the present read above TLS. Zero means that there is no limit.
     reads_left: AtomicUsize,
+    /// Whether a read was refused since the limit was last reset.
+    read_refused: AtomicBool,
 }
 
 /// The maximum number of reads under TLS in one poll of the handshake, and in one read above TLS. A
@@ -143,18 +145,22 @@ impl Meter {
         self.0.written.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Begins a poll of the TLS handshake, or a read above TLS.
+    /// Resets the limit of reads under TLS, before a poll of the TLS handshake or a read above TLS.
     #[inline]
     pub(super) fn allow_tls_reads(&self) {
         self.0.reads_left.store(1 + TLS_READS_MAX, Ordering::Relaxed);
+        self.0.read_refused.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the stream may be read, and counts the read if it is under TLS.
+    /// Takes one read from the limit under TLS. Returns false if none is left, so that the read is refused.
     #[inline]
-    pub(super) fn may_read(&self) -> bool {
+    pub(super) fn take_tls_read(&self) -> bool {
         let left = self.0.reads_left.load(Ordering::Relaxed);
         if left > 1 {
             self.0.reads_left.store(left - 1, Ordering::Relaxed);
+        }
+        if left == 1 {
+            self.0.read_refused.store(true, Ordering::Relaxed);
         }
         left != 1
     }
@@ -194,6 +200,12 @@ impl Totals {
         self.meter.state()
     }
 
+    /// Whether the limit of reads under TLS stopped the last read above TLS. The stream may have more to
+    /// read.
+    pub(super) fn read_refused(&self) -> bool {
+        self.meter.0.read_refused.load(Ordering::Relaxed)
+    }
+
     pub(super) fn progress(&mut self) -> Progress {
         let (read, written) = self.meter.counts();
         self.moved.read += read.wrapping_sub(self.seen.0) as u64;
@@ -212,7 +224,8 @@ pub struct Tungstenite<S> {
     pong_waits: bool,
     /// The size of the write buffer.
     write_buffer: usize,
-    /// The bytes of frames since the write buffer was last empty; it holds no more than these.
+    /// The bytes of the frames that were sent since the last complete flush. The write buffer holds at most
+    /// these frames.
     unflushed: usize,
 }
 
@@ -241,8 +254,8 @@ where
         let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
     }
 
-    /// The close frame as the server sent it, if one was read. tungstenite changes the codes that it does
-    /// not know.
+    /// The close frame as the server sent it, if one was read. tungstenite changes a code that must not be
+    /// sent.
     fn sent_close(&self) -> Option<Ended> {
         let SentClose { code, reason } = self.reads.sent_close()?;
         Some(Ended::CloseFrame { code, reason })
@@ -263,7 +276,8 @@ where
     }
 
     /// Ends the connection, with a close frame if the server is at fault. If the server sent a close
-    /// frame, the result is that frame, even if its reason is invalid.
+    /// frame, the result is that frame, even if its reason is invalid. After a message that is too long the
+    /// result is always [`Ended::MessageTooLarge`].
     fn ended(&mut self, error: Error) -> Ended {
         let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
         let close = if is_too_long { None } else { self.sent_close() };
@@ -312,8 +326,8 @@ where
             }
             Poll::Pending => {
                 self.answer_ping(cx);
-                // A refused read registers no waker.
-                let part = self.reads.refused();
+                // After a refused read the stream may have more, and no waker is registered with it.
+                let part = self.reads.refused() || self.totals.read_refused();
                 return if part { Poll::Ready(Received::Part) } else { Poll::Pending };
             }
         };
@@ -344,7 +358,7 @@ where
         Poll::Ready(ready.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
-    /// Frames that fit into the write buffer cause no write, so they cannot find it blocked.
+    /// The free space in the write buffer. Frames that fit into it cause no write.
     fn space(&self) -> usize {
         self.write_buffer.saturating_sub(self.unflushed)
     }
@@ -379,7 +393,7 @@ where
 
 /// Frees the spare capacity of a large message that came in fragments. tungstenite collects
 /// fragments in a vector that grows by doubling. A message of one frame is a slice of the read
-/// buffer, which tungstenite shares, so it is returned as it is.
+/// buffer that tungstenite still uses, so it is returned unchanged.
 #[inline]
 fn without_spare(bytes: Bytes) -> Bytes {
     /// Below this length the saving is not worth the check.
@@ -402,15 +416,15 @@ fn shrunk(bytes: Bytes) -> Bytes {
 /// The longest header of a frame.
 const HEADER_MAX: usize = 14;
 
-/// The capacity for pongs in the write buffer, in addition to the frames.
-const PONGS: usize = 4_096;
+/// The capacity for a pong and a close frame in the write buffer, in addition to the frames.
+const CONTROL: usize = 4_096;
 
 /// The limits and the buffer sizes of tungstenite.
 pub(super) fn socket_config(config: &Config) -> WebSocketConfig {
     let write_buffer = config.write_buffer_bytes;
-    // The buffer never holds more than its size and one more frame, because no frame is accepted
-    // while a write is blocked. The limit is for pongs to a peer that pings and does not read.
-    let write_max = write_buffer.saturating_add(config.max_push_bytes).saturating_add(PONGS);
+    // No frame is accepted while a write is blocked, so the buffer holds at most its size, one more frame,
+    // a pong and a close frame. The limit is not reached.
+    let write_max = write_buffer.saturating_add(config.max_push_bytes).saturating_add(CONTROL);
     WebSocketConfig::default()
         .read_buffer_size(config.read_buffer_bytes.get())
         .write_buffer_size(write_buffer.min(write_max - 1))
@@ -501,8 +515,8 @@ mod tests {
     }
 
     proptest! {
-        /// A kept message keeps at most 1.25 times the estimate alive, whatever the sizes of the
-        /// messages, fragments and reads around it.
+        /// A kept message keeps little more than the estimate alive, whatever the sizes of the messages,
+        /// fragments and reads around it.
         #[test]
         fn kept_message_memory_within_estimate(
             messages in proptest::collection::vec((length(), prop_oneof![6 => Just(1_usize), 1 => 2_usize..9]), 1..40),

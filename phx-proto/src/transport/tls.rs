@@ -46,8 +46,8 @@ pub(super) fn failure(uri: &Uri, config: &Config, error: &io::Error) -> Option<C
 
 fn lost(uri: &Uri, error: &io::Error) -> Cause {
     let message = format!(
-        "the connection to {:?} was lost in the TLS handshake ({error}): the port may not use TLS \
-         (then use a ws:// address), or a proxy or a firewall may have closed the connection",
+        "the connection to {:?} was lost in the TLS handshake ({error}): perhaps the port \
+         does not use TLS (then use a ws:// address), or a proxy or a firewall closed the connection",
         uri.host()
     );
     Cause::Tls { kind: TlsKind::Lost, message }
@@ -89,8 +89,8 @@ fn problem(host: &str, config: &Config, error: &Error) -> (TlsKind, String) {
                     format!(
                         "its signature is wrong: {} include an authority with the issuer's name, \
                          but that authority did not sign it, or the server does not hold the \
-                         certificate's key; if the authority was created again, replace its \
-                         certificate",
+                         certificate's key; if the authority was created again, \
+                         give the client its new certificate",
                         trusted(config)
                     ),
                 ),
@@ -181,7 +181,8 @@ fn wrong_name(host: &str, presented: &[String]) -> String {
     format!("it is for other names: {shown}{more}")
 }
 
-/// rustls wraps these errors of webpki in an opaque type, so only their text is available.
+/// Description of an invalid certificate. rustls wraps some errors of webpki in an opaque type, so they are
+/// recognised by their text.
 fn bad_certificate(host: &str, error: &CertificateError) -> String {
     let shown = format!("{error:?}");
     if shown.contains("CaUsedAsEndEntity") {
@@ -264,88 +265,54 @@ mod tests {
 }
 
 #[cfg(all(test, feature = "ring"))]
-mod endless {
+mod tickets {
     use core::net::SocketAddr;
     use core::pin::Pin;
     use core::sync::atomic::{AtomicUsize, Ordering};
-    use core::task::{Context, Poll, Waker};
+    use core::task::{Context, Poll, Waker, ready};
     use std::sync::Arc;
     use std::task::Wake;
 
-    use futures_io::{AsyncRead, AsyncWrite};
+    use bytes::Bytes;
+    use futures_core::Stream;
+    use futures_io::AsyncRead as _;
+    use futures_sink::Sink;
+    use tungstenite::Message;
 
     use super::*;
+    use crate::client::{Received, Transport};
+    use crate::transport::incoming::Reads;
+    use crate::transport::streams::Tungstenite;
+    use crate::transport::test_stream::{TICKET, TestStream, TestTls};
+    use crate::wire::Frame;
 
-    /// A connection on which a server sends without a pause.
-    #[derive(Default)]
-    struct Endless {
-        reads: usize,
+    /// A connection on which a server has sent this many session tickets.
+    fn with_tickets(count: usize) -> TestStream {
+        let stream = TestStream::default();
+        stream.ends().reads = vec![TICKET.to_vec(); count].into();
+        stream
     }
 
-    impl AsyncRead for Endless {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            buffer: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            self.reads += 1;
-            assert!(self.reads < 10_000, "one poll goes on and on");
-            Poll::Ready(Ok(buffer.len()))
-        }
-    }
+    struct TestNet;
 
-    impl AsyncWrite for Endless {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            _: &mut Context<'_>,
-            bytes: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            Poll::Ready(Ok(bytes.len()))
-        }
+    impl Net for TestNet {
+        type Stream = TestStream;
 
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
-    /// A TLS stream that receives only session tickets.
-    struct Tickets(Io<Endless>);
-
-    impl AsyncRead for Tickets {
-        fn poll_read(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-            _: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            while Pin::new(&mut self.0).poll_read(cx, &mut [0; 4_096]).is_ready() {}
-            Poll::Pending
-        }
-    }
-
-    struct EndlessNet;
-
-    impl Net for EndlessNet {
-        type Stream = Endless;
-
-        async fn connect(_: SocketAddr) -> io::Result<Endless> {
-            Ok(Endless::default())
+        async fn connect(_: SocketAddr) -> io::Result<TestStream> {
+            Ok(TestStream::default())
         }
 
         async fn sleep(_: Duration) {}
 
         /// At the end of the handshake TLS reads on, as long as there is something to read.
         async fn secure(
-            stream: Io<Endless>,
+            stream: Io<TestStream>,
             _: rustls::pki_types::ServerName<'static>,
             _: Arc<rustls::ClientConfig>,
-        ) -> io::Result<Endless> {
-            let mut tickets = Tickets(stream);
-            poll_fn(|cx| Pin::new(&mut tickets).poll_read(cx, &mut [])).await?;
-            Ok(Endless::default())
+        ) -> io::Result<TestStream> {
+            let mut tls = TestTls(stream);
+            poll_fn(|cx| Pin::new(&mut tls).poll_read(cx, &mut [])).await?;
+            Ok(TestStream::default())
         }
     }
 
@@ -372,16 +339,92 @@ mod endless {
     #[test]
     fn tickets_in_handshake_do_not_block_task() {
         let config = Config::new("wss://backend/").expect("a valid URI");
-        let stream = Io::new(Endless::default());
-        let mut securing = pin!(secure::<EndlessNet>(stream, config.uri(), &config));
+        let stream = Io::new(with_tickets(1_000));
+        let mut securing = pin!(secure::<TestNet>(stream, config.uri(), &config));
         assert_ends(|cx| securing.as_mut().poll(cx).is_pending());
     }
 
     #[test]
     fn tickets_after_handshake_do_not_block_task() {
-        let stream = Io::new(Endless::default());
+        let stream = Io::new(with_tickets(1_000));
         let meter = stream.meter().clone();
-        let mut above = Io::above(Tickets(stream), meter);
+        let mut above = Io::above(TestTls(stream), meter);
         assert_ends(|cx| Pin::new(&mut above).poll_read(cx, &mut [0]).is_pending());
+    }
+
+    /// A text frame.
+    const FRAME: &[u8] = b"\x81\x02hi";
+
+    /// The stream of an open WebSocket whose server has sent tickets and then a frame.
+    fn upgraded() -> Io<TestTls> {
+        let stream = with_tickets(40);
+        stream.ends().reads.push_back(FRAME.to_vec());
+        let stream = Io::new(stream);
+        let meter = stream.meter().clone();
+        Io::above(TestTls(stream), meter)
+    }
+
+    /// The driver treats a pending transport as empty and expires deadlines. So a transport must not be
+    /// pending before it has read the frame behind the tickets.
+    fn assert_frame_behind_tickets(transport: &mut dyn Transport, frame: &Frame) {
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..2 {
+            assert_eq!(transport.poll_receive(&mut cx), Poll::Ready(Received::Part));
+        }
+        let received = transport.poll_receive(&mut cx);
+        assert_eq!(received, Poll::Ready(Received::Frame(frame.clone())));
+        assert!(transport.poll_receive(&mut cx).is_pending());
+    }
+
+    /// A stand-in for tungstenite's WebSocket: each read is a message.
+    struct Unframed(Io<TestTls>);
+
+    impl Stream for Unframed {
+        type Item = Result<Message, tungstenite::Error>;
+
+        fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            let mut bytes = [0; 64];
+            let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut bytes))?;
+            Poll::Ready(Some(Ok(Message::Binary(Bytes::copy_from_slice(&bytes[..read])))))
+        }
+    }
+
+    impl Sink<Message> for Unframed {
+        type Error = tungstenite::Error;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(self: Pin<&mut Self>, _: Message) -> Result<(), Self::Error> {
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn tungstenite_reads_frame_behind_tickets() {
+        let (stream, reads) = (upgraded(), Reads::default());
+        let meter = stream.meter().clone();
+        let socket = Unframed(stream.with_reads(reads.clone()));
+        let mut transport = Tungstenite::new(socket, meter, reads, 1_000);
+        assert_frame_behind_tickets(&mut transport, &Frame::Binary(FRAME.into()));
+    }
+
+    #[cfg(feature = "websocket")]
+    #[test]
+    fn native_reads_frame_behind_tickets() {
+        use crate::transport::Native;
+        use crate::websocket::upgrade::Upgraded;
+        let config = Config::new("wss://backend/").expect("a valid URI");
+        let mut transport = Native::new(upgraded(), &Upgraded::default(), &config);
+        assert_frame_behind_tickets(&mut transport, &Frame::from("hi"));
     }
 }
