@@ -1,21 +1,21 @@
 //! The driver: one future that carries out the core's actions.
 //!
 //! ```text
-//!   poll ─▶ todo ─▶ ask, dial ─▶ read ─▶ clock ─▶ write ─▶ flush ─┐
-//!     ▲                                                     │ something moved,
-//!     └── timer, transport, handles wake ◀── Pending ◀──────┴ within the budget: again
+//!   poll ─▶ todo ─▶ provider, dial ─▶ read ─▶ expire ─▶ write, flush ─┐
+//!     ▲                                                         │ something moved,
+//!     └── timer, transport, handles wake ◀── Pending ◀──────────┴ within the budget: again
 //! ```
 //!
-//! Reading never waits for writing, nor writing for reading: every round polls both, each with its
-//! own budget. The driver pulls frames from the core only when the transport can take them, so it
+//! Reading never waits for writing, nor writing for reading: every poll of the driver polls both, each
+//! with its own budget. The driver pulls frames from the core only when the transport can take them, so it
 //! never holds a frame while it waits. It gathers received frames and hands them to the core as one batch,
 //! so for many frames it takes the lock once, and wakes each consumer once. The clock decides what
-//! has expired; the timer only wakes the driver. The driver reads frames before it reads the clock,
+//! has expired; the timer only wakes the driver. The driver reads frames before it expires deadlines,
 //! so an answer that was in a buffer while the executor was busy does not count as late.
 //!
 //! Transferred bytes extend deadlines. The driver reports the transport's totals to the core right
-//! before it expires deadlines, twice a second while an answer is awaited, and after every
-//! [`REPORT_BYTES`] written. Bytes that may have waited in a buffer while the process did not run
+//! before it expires deadlines, twice a second while an answer is awaited, and before it writes frames
+//! if [`REPORT_BYTES`] were written since the last report. Bytes that may have waited in a buffer while the process did not run
 //! do not prove that the peer is alive, so they are not reported. After a gap in polling, reads
 //! count again once the transport was found empty or [`CATCH_UP_BYTES`] were read.
 //!
@@ -26,13 +26,14 @@
 //! | the core: commands, inputs, decoding and building of frames | the caller's, or the driver's | yes |
 //! | codecs | the same as the core | yes, by their contract |
 //! | credential providers, functions of join parameters | the driver's | no |
-//! | the transport, the timer, the clock, dialling | the driver's | no |
-//! | wakers: cloned, woken, dropped | the task that polls, or the caller of a command | no |
+//! | the transport, the timer, dialling | the driver's | no |
+//! | the clock | the driver's, or that of the caller of a command | no |
+//! | wakers: cloned, woken, dropped | the driver's, a consumer's, or that of the caller of a command | no |
 //! | drops of values that the application may own, such as payloads | the same as wakers | no |
 //! | recorders and `tracing` subscribers | the driver's, or that of the caller of a command | no |
 //!
 //! Five counts bound the work of one poll: frames read (including control frames and reads without
-//! a message), their bytes, frames written, join parameters that were stale when they were supplied,
+//! a message), the bytes of the data frames, frames written, join parameters that were stale when they were supplied,
 //! and rounds.
 //! At a bound the driver wakes itself and returns.
 
@@ -70,8 +71,7 @@ const BYTES_MAX: usize = 128 << 10;
 /// buffer of the smallest fragments.
 const PART: u32 = 16;
 
-/// The number of bytes of frames after which a batch is handed to the core. A batch has at least
-/// one frame.
+/// The number of bytes of frames after which a batch is handed to the core.
 const GATHERED_MAX: usize = 64 << 10;
 
 /// The bytes that a frame counts in addition to its length; see [`Transport::space`].
@@ -79,14 +79,14 @@ const FRAME_OVERHEAD: usize = 64;
 
 /// The capacity to keep after a batch of `batch` frames: a busy connection keeps all of it, an idle
 /// one shrinks.
-const fn room_for(batch: usize, capacity: usize) -> usize {
+const fn kept_capacity(batch: usize, capacity: usize) -> usize {
     if batch * 8 < capacity { 4 } else { capacity }
 }
 
 /// The maximum number of rounds in one poll.
 const ROUNDS: u32 = 128;
 
-/// The number of frames by which a flood may postpone the expiry of deadlines.
+/// The number of frames after which deadlines are handled even if there is more to read.
 const POSTPONED_MAX: u32 = 8 * BUDGET;
 
 /// How far the wall clock must run ahead of the monotonic clock before the driver assumes that the
@@ -96,25 +96,24 @@ const SUSPENDED: Duration = Duration::from_secs(2);
 /// How often progress is reported while an answer is awaited.
 const REPORT_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The number of written bytes after which progress is reported again. An answer proves that the
-/// server has received the bytes written before the request; the core knows their number to within
-/// this many bytes.
+/// The number of written bytes after which progress is reported before further frames are written. An
+/// answer proves that the server has received the bytes written before the request, as far as they were
+/// reported.
 const REPORT_BYTES: u64 = 16 << 10;
 
 /// If the driver was not polled for this time, the bytes that it reads next may have waited in a
 /// buffer.
 const GAP: Duration = Duration::from_secs(1);
 
-/// The largest receive buffer that the driver assumes, in bytes. It is larger than on any ordinary
-/// system.
-const CATCH_UP_BYTES: u64 = 8 << 20;
+/// The largest receive buffer of an operating system, in bytes: the default maximum of Linux since 6.16.
+const CATCH_UP_BYTES: u64 = 32 << 20;
 
 /// The future that runs one connection: poll it, or pass it to the runtime's `spawn`.
 ///
 /// It completes when every handle is dropped and the connection is closed. After an explicit
 /// `disconnect` it keeps running, for a later `connect`. Dropping it ends every pending future and
-/// stream of the connection. It is `Send` if the transport, the timer and the dial future of the
-/// runtime are.
+/// stream of the connection. It is `Send` if the runtime, its transport, its timer and its dial future
+/// are.
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
@@ -141,7 +140,7 @@ pub struct Driver<R: Runtime> {
     last_wall: Time,
     /// The time of the next progress report, while an answer is awaited.
     report_at: Option<Time>,
-    /// The number of frames read in the last polls in a row that ended before everything was read.
+    /// The number of frames that were read by polls that handled no deadlines.
     postponed: u32,
     /// True during a poll. A driver that is dropped with it set has panicked.
     polling: bool,
@@ -159,12 +158,12 @@ struct Link<T> {
     dry: bool,
     /// The progress that was last reported to the core.
     reported: Progress,
-    /// A frame was sent since the last report, so its flush must be reported.
+    /// A frame was sent whose flush has not been reported yet.
     sent: bool,
     /// The number of read bytes that do not prove that the peer is alive.
     stale: u64,
-    /// The total of read bytes at the last gap in polling; the bytes after it may have waited in a
-    /// buffer.
+    /// The total of read bytes when a gap in polling was noticed. The bytes after it may have waited in a
+    /// buffer, until everything that was in the buffer has been read.
     catching_up: Option<u64>,
     /// The value of `Input::Writable` that was last applied to the core.
     writable: bool,
@@ -181,7 +180,7 @@ impl<R: Runtime> fmt::Debug for Driver<R> {
     }
 }
 
-/// What one poll may still read.
+/// The remaining read budget of one poll.
 struct ReadBudget {
     frames: u32,
     bytes: usize,
@@ -213,10 +212,11 @@ impl<T: Transport> Link<T> {
     }
 
     /// Called when the driver was not polled for a while: bytes that are read from here on may be
-    /// old.
+    /// old, until the transport has nothing more to read.
     fn begin_to_catch_up(&mut self) {
         let read = self.transport.progress().read;
         self.catching_up.get_or_insert(read);
+        self.dry = false;
     }
 
     /// Counts read bytes again, once all bytes that may have waited in a buffer were read.
@@ -229,8 +229,8 @@ impl<T: Transport> Link<T> {
         }
     }
 
-    /// The progress to report, if it changed.
-    fn news(&mut self) -> Option<(ConnectionId, Progress)> {
+    /// Returns the progress if it has changed or a flush must be reported, and records it as reported.
+    fn take_news(&mut self) -> Option<(ConnectionId, Progress)> {
         let progress = self.progress();
         if progress == self.reported && !(self.sent && progress.flushed) {
             return None;
@@ -246,6 +246,27 @@ impl<T: Transport> Link<T> {
             self.flush = true;
             self.sent = true;
             self.broken = self.transport.send(frame).is_err();
+        }
+    }
+
+    /// Flushes the frames that were sent. Returns true when `poll_ready` must be called once more.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> bool {
+        if !self.flush || self.broken {
+            return false;
+        }
+        match self.transport.poll_flush(cx) {
+            Poll::Ready(Ok(())) => {
+                self.flush = false;
+                // After the flush the transport may take frames again, and no waker reports that. So
+                // `poll_ready` is called once more; a transport that still takes none must wake the
+                // driver itself.
+                core::mem::replace(&mut self.retry_ready, false) && !self.writable
+            }
+            Poll::Ready(Err(_)) => {
+                self.broken = true;
+                false
+            }
+            Poll::Pending => false,
         }
     }
 
@@ -340,21 +361,19 @@ impl<R: Runtime> Driver<R> {
         slept
     }
 
-    /// Expires deadlines that have passed, unless there is more to read first. `next` is the earliest
-    /// deadline.
-    fn expire(&mut self, now: Time, next: Option<Time>, reads: &ReadBudget) {
-        if !reads.is_spent() && self.link.as_ref().is_some_and(Link::has_more) {
-            return; // the next round continues to read
-        }
-        if reads.is_spent() && self.postponed < POSTPONED_MAX {
-            self.postponed += BUDGET - reads.frames;
-            return;
-        }
+    /// Whether deadlines are not handled in this round, because there is more to read first.
+    fn reads_first(&self, reads: &ReadBudget) -> bool {
+        let has_more = reads.is_spent() || self.link.as_ref().is_some_and(Link::has_more);
+        has_more && self.postponed < POSTPONED_MAX
+    }
+
+    /// Expires deadlines that have passed. `next` is the earliest deadline.
+    fn expire(&mut self, now: Time, next: Option<Time>) {
         self.postponed = 0;
         if next.is_none_or(|next| next > now) {
             return;
         }
-        let news = self.link.as_mut().and_then(Link::news);
+        let news = self.link.as_mut().and_then(Link::take_news);
         self.shared.input(now, |state| {
             state.drain(now);
             if let Some((id, progress)) = news {
@@ -523,20 +542,20 @@ impl<R: Runtime> Driver<R> {
                 }
             }
         });
-        // A frame may be a slice of the transport's memory, so its last reference is dropped here,
-        // after the lock is released.
+        // A frame may be a slice of the transport's memory. This may be the last reference to it, so it is
+        // dropped after the lock is released.
         link.gathered.drain(..handled);
         if over {
             self.link = None;
             return true;
         }
-        link.gathered.shrink_to(room_for(batch, link.gathered.capacity()));
-        self.wakers.shrink_to(room_for(batch, self.wakers.capacity()));
+        link.gathered.shrink_to(kept_capacity(batch, link.gathered.capacity()));
+        self.wakers.shrink_to(kept_capacity(batch, self.wakers.capacity()));
         link.has_more()
     }
 
-    /// Writes frames. The result is true when `poll_ready` must be called once more after a flush; and
-    /// the work that is pending, if that is known.
+    /// Writes frames. Returns whether `poll_ready` must be called once more after a flush, and the pending
+    /// work if that is known.
     fn poll_write(
         &mut self,
         now: Time,
@@ -546,7 +565,7 @@ impl<R: Runtime> Driver<R> {
         let Some(link) = &mut self.link else { return (false, None) };
         let id = link.id;
         let written = link.transport.progress().written.saturating_sub(link.reported.written);
-        let mut news = (written >= REPORT_BYTES).then(|| link.news()).flatten();
+        let mut news = (written >= REPORT_BYTES).then(|| link.take_news()).flatten();
         let mut pending = None;
         while *budget > 0 && !link.broken && pending.is_none() {
             match link.transport.poll_ready(cx) {
@@ -569,54 +588,35 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             let regained = !core::mem::replace(&mut link.writable, true);
-            // As many frames as the transport takes are pulled under one lock, and sent after it.
-            let mut space = link.transport.space();
-            let (mut first, more) = (None, &mut self.pulled);
-            let ticket = self.shared.input(now, |state| {
+            let space = link.transport.space();
+            let more = &mut self.pulled;
+            let (first, stopped) = self.shared.input(now, |state| {
                 if regained {
                     state.apply(now, Input::Writable { id, writable: true });
                 }
                 if let Some((id, progress)) = news.take() {
                     state.apply(now, Input::Progress { id, progress });
                 }
-                loop {
-                    let Some(pulled) = state.pull(now) else {
-                        state.drain(now);
-                        pending = Some(PendingWork::of(state));
-                        return None;
-                    };
-                    *budget -= 1;
-                    let (to, frame) = match pulled {
-                        Pulled::Frame(to, frame) => (to, frame),
-                        Pulled::Evaluate(ticket) => return Some(ticket),
-                    };
-                    space = space.saturating_sub(frame.len() + FRAME_OVERHEAD);
-                    match first {
-                        _ if to != id => {}
-                        None => first = Some(frame),
-                        Some(_) => more.push(frame),
-                    }
-                    if space == 0 || *budget == 0 {
-                        return None;
-                    }
-                }
+                pull_batch(state, now, id, space, budget, more)
             });
             let batch = more.len();
             for frame in first.into_iter().chain(more.drain(..)) {
                 link.send(frame);
             }
-            more.shrink_to(room_for(batch, more.capacity()));
-            let Some(ticket) = ticket else { continue };
-            match evaluate(&self.shared, &self.clock, &ticket) {
-                Supplied::Join(Action::Join { id: to, frame, .. }) if to == id => link.send(frame),
-                // A function may set other parameters for its topic whenever it is called, so that
-                // each result is stale. The driver stops after the second stale result of a poll, so
-                // that it does not block the executor.
-                Supplied::Stale if core::mem::replace(&mut self.stale, true) => {
-                    *budget = 0;
-                    break;
-                }
-                _ => {}
+            more.shrink_to(kept_capacity(batch, more.capacity()));
+            match stopped {
+                Stopped::Full => {}
+                Stopped::Empty(work) => pending = Some(work),
+                Stopped::Evaluate(ticket) => match evaluate(&self.shared, &self.clock, &ticket) {
+                    Supplied::Join(Action::Join { id: to, frame, .. }) if to == id => {
+                        link.send(frame);
+                    }
+                    // If a function sets other parameters for its topic each time it is called, every
+                    // result is stale. The driver stops after the second stale result of a poll, so
+                    // that it does not block the executor.
+                    Supplied::Stale if core::mem::replace(&mut self.stale, true) => *budget = 0,
+                    _ => {}
+                },
             }
         }
         if let Some((id, progress)) = news {
@@ -628,22 +628,7 @@ impl<R: Runtime> Driver<R> {
             self.shared
                 .input(now, |state| state.apply(now, Input::Writable { id, writable: false }));
         }
-        let mut again = false;
-        if link.flush && !link.broken {
-            match link.transport.poll_flush(cx) {
-                Poll::Ready(Ok(())) => {
-                    // After the flush the transport may take frames again, and no waker reports
-                    // that. So `poll_ready` is called once more; a transport that still takes none
-                    // must wake the driver itself.
-                    again = link.retry_ready && !link.writable;
-                    link.flush = false;
-                    link.retry_ready = false;
-                }
-                Poll::Ready(Err(_)) => link.broken = true,
-                Poll::Pending => {}
-            }
-        }
-        (again, pending)
+        (link.poll_flush(cx), pending)
     }
 
     /// Reports progress when that is due. Returns the time of the next report, or `None` if no
@@ -654,7 +639,7 @@ impl<R: Runtime> Driver<R> {
             (_, None) => None,
             (Some(at), Some(_)) if now < at => Some(at),
             (_, Some(link)) => {
-                if let Some((id, progress)) = link.news() {
+                if let Some((id, progress)) = link.take_news() {
                     self.shared
                         .input(now, |state| state.apply(now, Input::Progress { id, progress }));
                 }
@@ -696,6 +681,50 @@ impl<R: Runtime> Driver<R> {
 
     fn pending(&self) -> PendingWork {
         self.shared.with_state(|state| PendingWork::of(state))
+    }
+}
+
+/// The reason why a batch ended.
+enum Stopped {
+    /// The transport's space or the budget of the poll is used up.
+    Full,
+    /// The core has nothing to write.
+    Empty(PendingWork),
+    /// The parameters of a join must be evaluated first.
+    Evaluate(JoinTicket),
+}
+
+/// Pulls frames until `space` or `budget` is used up, and drops frames of other connections than `id`.
+/// Returns the first frame and appends the others to `more`, so that a batch of one frame does not
+/// allocate.
+fn pull_batch(
+    state: &mut State,
+    now: Time,
+    id: ConnectionId,
+    mut space: usize,
+    budget: &mut u32,
+    more: &mut Vec<Frame>,
+) -> (Option<Frame>, Stopped) {
+    let mut first = None;
+    loop {
+        let Some(pulled) = state.pull(now) else {
+            state.drain(now);
+            return (first, Stopped::Empty(PendingWork::of(state)));
+        };
+        *budget -= 1;
+        let (to, frame) = match pulled {
+            Pulled::Frame(to, frame) => (to, frame),
+            Pulled::Evaluate(ticket) => return (first, Stopped::Evaluate(ticket)),
+        };
+        space = space.saturating_sub(frame.len() + FRAME_OVERHEAD);
+        match first {
+            _ if to != id => {}
+            None => first = Some(frame),
+            Some(_) => more.push(frame),
+        }
+        if space == 0 || *budget == 0 {
+            return (first, Stopped::Full);
+        }
     }
 }
 
@@ -760,7 +789,10 @@ impl<R: Runtime> Driver<R> {
             moved |= this.poll_provider(now, cx);
             moved |= this.poll_dial(now, cx);
             moved |= this.poll_read(now, &mut reads, cx);
-            this.expire(now, pending.next, &reads);
+            let reads_first = this.reads_first(&reads);
+            if !reads_first {
+                this.expire(now, pending.next);
+            }
             let (again, known) = this.poll_write(now, &mut writes, cx);
             moved |= again;
             pending = known.unwrap_or_else(|| this.pending());
@@ -778,6 +810,9 @@ impl<R: Runtime> Driver<R> {
             moved |= this.poll_timer(now, next, cx);
             rounds -= 1;
             if reads.is_spent() || writes == 0 || rounds == 0 {
+                if reads_first {
+                    this.postponed += BUDGET - reads.frames;
+                }
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -790,7 +825,7 @@ impl<R: Runtime> Driver<R> {
 
 impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
-        // The wakers of a batch, if code of the application panicked right after it.
+        // If code of the application panicked right after a batch, its wakers have not been woken yet.
         self.wakers.drain(..).for_each(Waker::wake);
         let now = self.clock.now();
         drop(self.shared.input(now, |state| state.end(now, self.polling)));

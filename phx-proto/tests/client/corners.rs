@@ -65,6 +65,24 @@ fn poll_reads_limited_bytes() {
     assert_eq!(polls, Some(1_024 / 5 + 1));
 }
 
+/// Deadlines are also handled while every poll ends with frames to read and frames to write.
+#[test]
+fn floods_both_ways_postpone_deadlines_little() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    // A batch of these spends neither budget of reads.
+    bench.memory.world().flood = Some(json!([null, null, "room:lobby", "e", "x".repeat(700)]));
+    bench.memory.world().now += Duration::from_secs(60);
+    let polls = (1..100).find(|_| {
+        bench.memory.world().to_server.clear();
+        let mut casts: Vec<_> = (0..128).map(|n| Box::pin(room.cast("e", json!(n)))).collect();
+        casts.iter_mut().for_each(|cast| assert!(poll(cast.as_mut()).is_pending()));
+        assert!(poll(bench.driver.as_mut()).is_pending());
+        bench.memory.world().to_server.iter().any(|frame| frame[3] == "heartbeat")
+    });
+    assert!(polls.is_some_and(|polls| polls <= 14), "{polls:?}");
+}
+
 /// The driver takes frames from the core up to the space of the transport, in order, and asks the
 /// transport again after them. Each frame counts 64 bytes more than its length.
 #[test]

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::bench::Bench;
-use phx_proto::Status;
+use phx_proto::{JoinParams, Payload, Status};
 use serde_json::json;
 
 const fn secs(secs: u64) -> Duration {
@@ -100,6 +100,26 @@ fn bytes_behind_a_gap_extend_nothing() {
     assert_eq!(dies_after(&mut bench), 10 - 9);
 }
 
+/// A function of join parameters blocks the driver's task in the middle of a poll. The bytes that arrive
+/// meanwhile may be old, too.
+#[test]
+fn bytes_behind_a_gap_within_poll_extend_nothing() {
+    let mut bench = probing();
+    let memory = bench.memory.clone();
+    let params = JoinParams::from_fn(move |_| {
+        memory.world().now += secs(7);
+        memory.world().unread += 1_000 << 10;
+        Payload::empty()
+    });
+    let client = bench.client.clone();
+    let mut join = std::pin::pin!(client.join("room:b", params));
+    assert!(crate::bench::poll(join.as_mut()).is_pending());
+    bench.settle();
+    bench.reply("ok", json!({}));
+    // The answer to the join gives the heartbeat a whole timeout.
+    assert_eq!(dies_after(&mut bench), 10);
+}
+
 #[test]
 fn bytes_after_gap_count_from_empty_socket() {
     let mut bench = probing();
@@ -112,14 +132,15 @@ fn bytes_after_gap_count_from_empty_socket() {
 /// they may be old. Bytes beyond that extend deadlines.
 #[test]
 fn bytes_after_gap_count_beyond_full_buffer() {
-    for (kib, bought) in [(8_000, 0), (8_192, 0), (8_192 + 50, 50)] {
+    const BUFFER: u64 = 32 << 10;
+    for (kib, bought) in [(BUFFER - 100, 0), (BUFFER, 0), (BUFFER + 50, 50)] {
         let mut bench = probing();
         bench.memory.world().flood = Some(json!([null, null, "room:z", "e", {}]));
         bench.advance(secs(7));
         // Two reads: one up to the bound, and one beyond it.
-        read(&bench, kib.min(8_192));
+        read(&bench, kib.min(BUFFER));
         bench.settle();
-        read(&bench, kib.saturating_sub(8_192));
+        read(&bench, kib.saturating_sub(BUFFER));
         bench.memory.world().flood = None;
         bench.settle();
         assert_eq!(dies_after(&mut bench), 10 - 7 + bought, "{kib}");
