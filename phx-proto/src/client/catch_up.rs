@@ -7,10 +7,11 @@
 //!   join parameters ◀── Follower: cursor ◀─┘
 //! ```
 //!
-//! The position of a message is found by a function of the application. It runs on the consumer's task,
-//! and on the driver's task for a message that was dropped, and never under a lock. So the mailbox does
-//! not know positions: when it is full, it drops messages until the next join, or until the consumer
-//! requests that join. The replay of the join brings these messages again.
+//! A function of the application returns the position of a message. It runs on the consumer's task, and on
+//! the driver's task for a message that was dropped, and never under a lock. So the mailbox stores no
+//! positions. When it is full, it drops every further message until the channel is joined again, or until
+//! the reader has read all queued messages and requests a join. The replay of that join contains the dropped
+//! messages that have a position. A mailbox with the policy `Close` ends the stream instead.
 
 use core::fmt;
 use std::collections::BTreeMap;
@@ -29,7 +30,7 @@ use crate::wire::payload::Payload;
 
 type PositionFn = dyn Fn(&Message) -> Option<u64> + Send + Sync;
 
-/// How the first stream of a handle catches up after an interruption; see
+/// The options of a stream that catches up; see
 /// [`JoinOptions::catch_up`](super::JoinOptions::catch_up).
 ///
 /// ```
@@ -59,8 +60,8 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
-    /// `position_of` returns the position of a message, or `None` for a message that has none and is
-    /// never replayed.
+    /// `position_of` returns the position of a message, or `None` for a message that has no position
+    /// and is never replayed.
     ///
     /// The function runs on the task that reads the stream. For messages that a full mailbox dropped it
     /// runs on the driver's task, so it should be quick. It is never called under a lock. If it panics on
@@ -76,14 +77,14 @@ impl CatchUp {
         }
     }
 
-    /// The cursor to continue from, such as the one that an earlier run of the program stored. By default
-    /// the consumer has no position, and begins with what the server sends.
+    /// Sets the cursor to continue from, such as the one that an earlier run of the program stored. The
+    /// default is a cursor without a position.
     pub const fn cursor(mut self, cursor: Cursor) -> Self {
         self.cursor = cursor;
         self
     }
 
-    /// How the server receives positions and sends its replay. By default
+    /// Sets how the server receives positions and sends its replay. The default is
     /// [`Contract::in_response`](crate::catch_up::Contract::in_response).
     pub fn contract(mut self, contract: Contract) -> Self {
         self.contract = contract;
@@ -100,17 +101,17 @@ impl fmt::Debug for CatchUp {
     }
 }
 
-/// One consumer that catches up. Its handle, its stream, its mailbox and the parameters of its topic share
-/// it.
+/// The state of one consumer that catches up. The consumer's handle, its stream, its mailbox and the join
+/// parameters of its topic share it.
 pub(super) struct Follower {
     position_of: Arc<PositionFn>,
     pub(super) contract: Contract,
     cursor: Mutex<Cursor>,
-    /// Whether the parameters that were computed last contained the position.
+    /// Whether the consumer had a position when join parameters were last computed.
     asked: AtomicBool,
 }
 
-/// The function of the application panicked.
+/// The application's position function panicked.
 struct Panicked;
 
 impl Follower {
@@ -128,17 +129,18 @@ impl Follower {
         *self.cursor.lock()
     }
 
-    /// Whether the parameters of the present join contained the position.
+    /// Whether the consumer had a position when join parameters were last computed.
     pub(super) fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
 
-    /// Calls the function of the application. No lock may be held.
+    /// Calls the application's position function. No lock may be held.
     fn position_of(&self, message: &Message) -> Result<Option<u64>, Panicked> {
         catch_unwind(AssertUnwindSafe(|| (self.position_of)(message))).map_err(|_| Panicked)
     }
 
-    /// The number of messages that no replay brings. No lock may be held.
+    /// Counts the messages that have no position or for which the position function panics. Messages that
+    /// belong to a replay are not counted. No lock may be held.
     pub(super) fn count_unnumbered(&self, messages: &[Message]) -> u64 {
         let unnumbered = |message: &&Message| {
             self.part(message.event()).is_none()
@@ -171,8 +173,8 @@ pub(super) enum Part {
     End,
 }
 
-/// The consumers of one topic that catch up. The replay of a join serves all of them: it begins after the
-/// smallest of their positions.
+/// The consumers of one topic that catch up. A join sends the smallest position of the consumers whose
+/// contracts name the same parameter, so that one replay serves all of them.
 #[derive(Debug, Default)]
 pub(super) struct Positions(Mutex<Vec<Arc<Follower>>>);
 
@@ -184,7 +186,7 @@ impl Positions {
         followers.len() == 1
     }
 
-    /// Removes a consumer. Returns whether none is left.
+    /// Removes a consumer. Returns whether it was the last one.
     pub(super) fn remove(&self, follower: &Arc<Follower>) -> bool {
         let mut followers = self.0.lock();
         followers.retain(|other| !Arc::ptr_eq(other, follower));
@@ -228,10 +230,10 @@ pub(super) struct CatchUpReader {
     joins: u64,
 }
 
-/// What a reader returns.
+/// A result of [`CatchUpReader::next`].
 pub(super) enum Read {
     Event(ChannelEvent),
-    /// Messages are missing: join the channel again.
+    /// Messages may be missing: join the channel again.
     Rejoin,
 }
 
@@ -257,7 +259,7 @@ impl CatchUpReader {
     }
 
     /// The next event for the consumer, or a request to rejoin; `None` if [`read`](Self::read) must be called
-    /// first. Returning a message advances the consumer's cursor past it.
+    /// first. This method also stores the position that the consumer has then reached.
     pub(super) fn next(&mut self) -> Option<Read> {
         let step = self.sequencer.next_step()?;
         *self.follower.cursor.lock() = self.sequencer.cursor();
@@ -415,7 +417,8 @@ mod tests {
         );
     }
 
-    /// The timeout of a replay that was interrupted is not reported, because the next join replays.
+    /// The timeout of an interrupted replay is not reported, because the server sends a new replay after the
+    /// next join.
     #[test]
     fn interrupted_replay_does_not_time_out() {
         let mut reader = replaying();

@@ -1,8 +1,8 @@
-//! A message payload: one JSON value or raw bytes, parsed only by its consumer.
+//! A message payload: one JSON value or raw bytes.
 //!
-//! An incoming payload is a slice of its frame, neither copied nor parsed. An outgoing one is
-//! serialised once, at the call, into a buffer with headroom. The envelope is written into the
-//! headroom when the frame is built.
+//! An incoming payload is a slice of its frame; decoding neither copies nor parses it. An outgoing payload
+//! is written into a buffer with headroom, by [`Payload::json`], [`Payload::binary`] or the push queue. A
+//! codec then writes the envelope into the headroom, if the buffer is not shared and the envelope fits.
 
 use core::fmt;
 use core::ops::Range;
@@ -18,7 +18,7 @@ use crate::wire::{Detail, first_of_members};
 /// A short name for [`Payload::HEADROOM`].
 const HEADROOM: usize = Payload::HEADROOM;
 
-/// A serialised payload of up to this length is collected on the stack, so that its buffer can be allocated
+/// A serialized payload of up to this length is collected on the stack, so that its buffer can be allocated
 /// with its exact size. Then neither the payload nor its frame needs a second allocation: [`Bytes`]
 /// allocates a reference count for such a buffer only when it is cloned.
 const USUAL: usize = 160;
@@ -31,7 +31,7 @@ const SPARE_MAX: usize = 1 << 10;
 /// The static memory of [`Payload::empty`].
 static EMPTY: &[u8] = b"{}";
 
-/// The number of bytes of invalid input that are kept as evidence.
+/// The maximum number of bytes of an invalid frame that are kept as evidence.
 pub(crate) const EVIDENCE_MAX: usize = 256;
 
 /// One JSON value or raw bytes. It is cheap to clone.
@@ -62,12 +62,12 @@ enum Kind {
     Own,
     /// Bytes in a buffer of their own, with headroom in front.
     OwnBinary,
-    /// A slice that should be one JSON value, not checked yet.
+    /// Text without headroom that should be one JSON value. It is not checked.
     Found,
     /// A slice that begins with the response of a reply, which should be one JSON value. Further members
     /// of the reply may follow. See `wire/scan`.
     Member,
-    /// A slice of bytes.
+    /// Bytes without headroom.
     Binary,
 }
 
@@ -78,10 +78,10 @@ pub enum PayloadError {
     /// The caller read a binary payload as JSON.
     #[error("the payload is binary, not JSON")]
     Binary,
-    /// The payload is not JSON, or does not match the requested type.
+    /// The payload is not JSON, does not match the requested type, or is nested too deep.
     #[error("cannot deserialize the payload: {message}")]
     Unreadable {
-        /// The error and its position, without any text of the payload.
+        /// The error, with its position if that is known, without any text of the payload.
         message: String,
         /// The message of the parser, which may quote the payload.
         detail: Detail,
@@ -95,8 +95,8 @@ pub enum PayloadError {
 }
 
 impl Payload {
-    /// The number of unused bytes in front of a payload to be sent: enough for two refs of 20 digits,
-    /// their punctuation, and topic and event of common length. A longer envelope costs one copy.
+    /// The number of unused bytes in front of a payload for the envelope: refs, topic, event and
+    /// punctuation. A longer envelope costs one copy.
     pub const HEADROOM: usize = 96;
 
     /// Serializes a value as a JSON payload.
@@ -116,14 +116,14 @@ impl Payload {
         Ok(Self { buffer, kind: Kind::Own })
     }
 
-    /// Creates a binary payload and copies the bytes into the buffer that becomes the frame.
+    /// Creates a binary payload and copies the bytes into a buffer with headroom for the envelope.
     #[must_use]
     pub fn binary(bytes: impl AsRef<[u8]>) -> Self {
         Self { buffer: with_headroom(bytes.as_ref(), false), kind: Kind::OwnBinary }
     }
 
     /// Creates a binary payload that shares its bytes, without a copy. Each push of it copies them.
-    /// Use it for received bytes, and for bytes that you keep and push often.
+    /// Use it for received bytes, and for bytes that you already have as [`Bytes`].
     #[must_use]
     pub fn binary_shared(bytes: impl Into<Bytes>) -> Self {
         Self { buffer: bytes.into(), kind: Kind::Binary }
@@ -162,7 +162,7 @@ impl Payload {
         Self::unparsed(text.into())
     }
 
-    /// Creates a payload from a slice of a frame that should be one JSON value, not checked yet.
+    /// Creates a payload from text that should be one JSON value. The text is not checked.
     pub(crate) const fn unparsed(buffer: Bytes) -> Self {
         Self { buffer, kind: Kind::Found }
     }
@@ -181,15 +181,15 @@ impl Payload {
 
     /// The bytes of the JSON text, or of the binary payload.
     ///
-    /// If the payload is the response of a reply, each call scans it to find its end.
-    /// [`deserialize`](Self::deserialize) first parses without this scan, and scans only if that fails.
+    /// If the payload is a slice of a reply that may have further members, each call scans the slice to
+    /// find the response. [`deserialize`](Self::deserialize) first parses without this scan, and scans only
+    /// if that fails.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.buffer[self.range()]
     }
 
-    /// The length of the payload in bytes. The response of a reply is scanned, as by
-    /// [`as_bytes`](Self::as_bytes).
+    /// The length of the payload in bytes. It scans whenever [`as_bytes`](Self::as_bytes) does.
     #[must_use]
     #[inline(always)]
     pub fn len(&self) -> usize {
@@ -200,8 +200,8 @@ impl Payload {
         }
     }
 
-    /// The memory that the payload takes: the length of its buffer in bytes, including headroom and
-    /// further members of a reply. It does not scan.
+    /// The length of the payload's buffer in bytes, including headroom and further members of a reply.
+    /// This method does not scan.
     pub(crate) const fn held_len(&self) -> usize {
         self.buffer.len()
     }
@@ -213,11 +213,11 @@ impl Payload {
     }
 
     /// Returns a clone if the payload may be a slice of memory that the application owns. Returns `None`
-    /// for a payload made by [`json`](Self::json) or [`binary`](Self::binary): its buffer becomes the
-    /// frame in place only while no clone of it exists.
+    /// for a payload made by [`json`](Self::json) or [`binary`](Self::binary), because a clone would make
+    /// the codec copy it.
     ///
     /// A driver that keeps its [`Socket`](crate::Socket) behind a lock keeps this clone until it has
-    /// released the lock. Dropping the last reference to memory of the application runs code of the
+    /// released the lock. Dropping the last reference to memory of the application can run code of the
     /// application, which must not happen under the lock.
     #[must_use]
     pub fn shared(&self) -> Option<Self> {
@@ -259,15 +259,15 @@ impl Payload {
             Kind::Binary | Kind::OwnBinary => return Err(PayloadError::Binary),
         };
         match serde_json::from_slice(text) {
-            Err(_) if self.is_followed_by_members() => {
+            Err(_) if self.has_other_members() => {
                 serde_json::from_slice(self.as_bytes()).map_err(unreadable)
             }
             read => read.map_err(unreadable),
         }
     }
 
-    /// Like [`deserialize`](Self::deserialize), for JSON that is mostly strings: one UTF-8 check of the
-    /// whole text costs less than one for each string.
+    /// Like [`deserialize`](Self::deserialize), for JSON that is mostly strings: the UTF-8 of the whole
+    /// text is checked at once. So invalid UTF-8 is an error anywhere in the text.
     pub(crate) fn deserialize_text<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         serde_json::from_str(self.get()?).map_err(unreadable)
     }
@@ -284,8 +284,8 @@ impl Payload {
     /// Copies the payload into memory of its own. A payload made by [`json`](Self::json),
     /// [`binary`](Self::binary) or [`empty`](Self::empty) is returned without a copy.
     ///
-    /// An incoming payload is a slice of the connection's read buffer and keeps the whole buffer alive.
-    /// Call this for payloads that you store for long.
+    /// An incoming payload may be a slice of the connection's read buffer, and then keeps the whole buffer
+    /// alive. Call this for payloads that you store for long.
     #[must_use]
     pub fn into_compact(self) -> Self {
         match self.kind {
@@ -296,11 +296,10 @@ impl Payload {
         }
     }
 
-    /// Copies the payload into a buffer with headroom, unless it is in one already or is
-    /// [`empty`](Self::empty). A slice may keep any amount of memory alive. The new buffer holds
-    /// [`len`](Self::len) bytes and the headroom. Its unused capacity is at most 1 KiB, or a quarter of its
-    /// length if that is more. If [`enclose`](Self::enclose) can then write the envelope in place, this is
-    /// the only copy.
+    /// Copies the payload into a buffer with headroom, unless it is in one already or was made by
+    /// [`empty`](Self::empty). Without this copy, a slice in the push queue could keep any amount of memory
+    /// alive. The new buffer has no unused capacity. If [`enclose`](Self::enclose) can then write the envelope
+    /// in place, this is the only copy.
     #[inline]
     pub(crate) fn make_own(&mut self) {
         if !matches!(self.kind, Kind::Own | Kind::OwnBinary) {
@@ -319,7 +318,7 @@ impl Payload {
         };
     }
 
-    /// Whether the payload is [`empty`](Self::empty), whose memory is static.
+    /// Whether the buffer is the static memory of [`empty`](Self::empty).
     fn is_static(&self) -> bool {
         core::ptr::eq(self.buffer.as_ptr(), EMPTY.as_ptr())
     }
@@ -346,8 +345,8 @@ impl Payload {
     /// JSON, the byte `end`. Use it in [`Codec::encode`](crate::wire::Codec::encode).
     ///
     /// The envelope is written around the payload in place if three conditions hold: the payload was
-    /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue and is not
-    /// [`empty`](Self::empty); no clone of it exists; and `front_len` is at most
+    /// made by [`json`](Self::json) or [`binary`](Self::binary), or was in the push queue and was not made
+    /// by [`empty`](Self::empty); no clone of it exists; and `front_len` is at most
     /// [`HEADROOM`](Self::HEADROOM). Otherwise the payload is copied once.
     ///
     /// ```
@@ -423,8 +422,8 @@ impl Payload {
         buffer
     }
 
-    /// Whether the payload is the response of a reply and valid further members follow it.
-    fn is_followed_by_members(&self) -> bool {
+    /// Whether the payload is a slice of a reply that has valid members besides the response.
+    fn has_other_members(&self) -> bool {
         self.kind == Kind::Member && self.len() < self.buffer.len()
     }
 
@@ -453,18 +452,23 @@ fn with_headroom(bytes: &[u8], end: bool) -> Bytes {
 }
 
 pub(crate) fn unreadable(error: serde_json::Error) -> PayloadError {
-    // The message about a value of the wrong type quotes the value; the one about invalid JSON does not.
     let detail = error.to_string();
-    let message = if error.is_data() && !names_a_missing_field(&detail) {
-        format!("another type is expected at line {} column {}", error.line(), error.column())
-    } else {
+    // The message about a value that does not match the type may quote the value. The message about invalid
+    // JSON does not.
+    let message = if !error.is_data() || names_a_missing_field(&detail) {
         detail.clone()
+    } else if error.line() == 0 {
+        // An error that a type reports after the whole text was parsed has no position.
+        "the value does not match the requested type".to_owned()
+    } else {
+        let (line, column) = (error.line(), error.column());
+        format!("the value does not match the requested type at line {line} column {column}")
     };
     PayloadError::Unreadable { message, detail: Detail::new(detail) }
 }
 
-/// Whether this is serde's message about a missing field. The name in it comes from the type, not from
-/// the payload.
+/// Whether this is serde's message about a missing field whose name has only ASCII letters, digits and
+/// underscores. Such a name comes from the type, not from the payload.
 fn names_a_missing_field(message: &str) -> bool {
     let message = message.split(" at line ").next().unwrap_or_default();
     let name = message.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
@@ -481,7 +485,7 @@ struct Writer {
     stack: [u8; USUAL],
     /// The length of the text on the stack; greater than [`USUAL`] once the text is on the heap.
     len: usize,
-    /// The text after the headroom.
+    /// The headroom and the text, once the text is longer than [`USUAL`]; empty before.
     heap: BytesMut,
 }
 
@@ -515,8 +519,8 @@ impl Writer {
         if buffer.capacity() - buffer.len() > SPARE_MAX.max(buffer.len() / 4) {
             return Bytes::from(Vec::from(&buffer[..]));
         }
-        // `split` turns the buffer into shared memory now, so that `enclose` can take it back and
-        // freeze it as the frame without an allocation.
+        // `split` allocates the buffer's reference count now, so that `enclose` can make the buffer mutable
+        // again and freeze it as the frame without an allocation.
         buffer.split().freeze()
     }
 }
@@ -582,7 +586,21 @@ mod tests {
         };
         assert!(message("[1,").contains("EOF while parsing"), "{}", message("[1,"));
         let other = message(r#"["s3cret"]"#);
-        assert!(other.contains("another type is expected") && !other.contains("s3cret"), "{other}");
+        assert!(other.contains("the requested type at line 1 column 9"), "{other}");
+        assert!(!other.contains("s3cret"), "{other}");
+
+        #[derive(Debug, serde::Deserialize)]
+        #[serde(try_from = "String")]
+        struct Never;
+        impl TryFrom<String> for Never {
+            type Error = String;
+            fn try_from(value: String) -> Result<Self, String> {
+                Err(value)
+            }
+        }
+        let read = Payload::received_json(r#""s3cret""#).deserialize::<Never>();
+        let other = read.expect_err("never").to_string();
+        assert!(other.ends_with("the requested type"), "{other}");
 
         #[derive(Debug, serde::Deserialize)]
         struct Named {
@@ -604,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn enclose_copies_shared_or_long_envelope() {
+    fn enclose_copies_if_shared_or_envelope_long() {
         let payload = Payload::from(json!([1]));
         let kept = payload.clone();
         assert_eq!(&payload.enclose(1, |front| front.fill(b'['), b']')[..], b"[[1]]");
@@ -645,7 +663,7 @@ mod tests {
         }
     }
 
-    /// Up to half of a buffer that grew by doubling is unused.
+    /// A buffer that grew by doubling could be half unused.
     #[test]
     fn own_buffer_has_little_unused_capacity() {
         for len in [10, USUAL - 2, USUAL - 1, 2_000, 5_000, 70_000, 3 << 20] {
