@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use super::supervisor::{Entry, Supervised, SupervisedState};
 use crate::client::{Client, ClientEvent, Clock, Driver, Runtime, Setup, Signals, Timer, client};
+use crate::event::cause::NextStep;
 use crate::event::signal::Signal;
 use crate::service::bus::Bus;
 use crate::service::router::{EventIds, Router};
@@ -223,7 +224,12 @@ impl<R: Runtime> Keeper<R> {
         match signal {
             Signal::Connected { .. } => self.opened = Some(self.clock.now()),
             Signal::ConnectFailed { cause, .. } => entry.lost(cause),
-            Signal::Disconnected { cause, .. } => {
+            Signal::Disconnected { cause, next, .. } => {
+                // The application called `connect` while the connection was closing. A connection that was
+                // stopped must not begin anew, because it has no name any more.
+                if next == NextStep::Reconnect && entry.is_stopped() {
+                    self.client.close();
+                }
                 entry.lost(cause);
                 self.lost();
             }

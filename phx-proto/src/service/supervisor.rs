@@ -704,6 +704,11 @@ impl Entry {
         current.restarts = restarts;
     }
 
+    /// Whether the connection must end and must not be restarted.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.lock().stop
+    }
+
     /// Ready when the connection must stop; otherwise registers the keeper's waker.
     pub(super) fn poll_stop(&self, cx: &Context<'_>) -> Poll<()> {
         poll_parked(cx, |task| {

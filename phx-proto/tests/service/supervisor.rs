@@ -722,6 +722,38 @@ fn grace_bounds_every_wait() {
     }
 }
 
+/// While a stopped connection closes, another part of the program asks its client to connect again. The
+/// connection ends all the same; it would have no name any more.
+#[test]
+fn stopped_connection_does_not_connect_again() {
+    type Stops = fn(&Supervisor) -> Pin<Box<dyn Future<Output = ()> + '_>>;
+    let stops: [Stops; 3] = [
+        |supervisor| Box::pin(async { supervisor.stop_connection("a").await.expect("known") }),
+        |supervisor| {
+            Box::pin(async {
+                drop(supervisor.shutdown_connection("a", SECOND).await.expect("known"));
+            })
+        },
+        |supervisor| Box::pin(async { drop(supervisor.shutdown(SECOND).await) }),
+    ];
+    for stop in stops {
+        let fleet = Fleet::new();
+        let supervisor = fleet.supervisor();
+        supervisor.start_connection("a", config("a")).expect("a free name");
+        fleet.settle();
+        let client = supervisor.client("a").expect("it runs");
+        // The server does not answer the close frame.
+        fleet.with_host("a", |host| host.silent = true);
+        let mut stopping = stop(&supervisor);
+        assert!(poll_once(stopping.as_mut()).is_pending());
+        assert_eq!(client.status(), Status::Closing);
+        client.connect();
+        run(&fleet, stopping);
+        fleet.advance(10 * SECOND);
+        assert_eq!((fleet.tasks(), client.status()), (0, Status::Closed));
+    }
+}
+
 /// The executor no longer polls its tasks. The report of a shutdown lists the work that was not finished, which
 /// the closing of the connection ends.
 #[test]
