@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use phx_tokio::wire::Frame;
 use rustix::process::Signal;
@@ -167,4 +167,25 @@ fn serve_logs_clients_and_prints_help() {
     assert_plain(&all);
     process.signal(Signal::TERM);
     assert_eq!(process.exit_code(), Some(0));
+}
+
+/// `phx serve &` in an interactive shell goes on: reading the terminal would stop it (SIGTTIN).
+#[test]
+fn serve_runs_in_background_of_terminal() {
+    let terminal = Terminal::new();
+    // The shell, with job control, starts the server in the background and then reads the terminal.
+    let script = r#""$0" serve --addr 127.0.0.1:0 & read -r line; kill %1; wait; echo "$line""#;
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "sh", "-m", "-c", script, env!("CARGO_BIN_EXE_phx")]);
+    command.stdin(terminal.stdio()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut process = Process::start(command);
+    let url = process.first_line();
+    process.errors.until("this list");
+    let push = ["push", url.trim(), "room:a", "echo", "1", "--timeout", "10s"];
+    let output = phx(&push).output().unwrap();
+    let stdout = process.capture_stdout();
+    terminal.type_text("kill\n");
+    assert_eq!(process.exit_code(), Some(0), "{}", process.errors.text());
+    assert_eq!(stdout.all(), "kill\n");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -367,6 +367,11 @@ impl Terminal {
         self.process.try_clone().unwrap().into()
     }
 
+    /// What a user types.
+    pub(crate) fn type_text(&self, text: &str) {
+        (&self.user).write_all(text.as_bytes()).unwrap();
+    }
+
     /// Starts to read the screen, and closes this handle of the process's side.
     pub(crate) fn screen(self) -> Captured {
         Captured::from_stream(self.user)

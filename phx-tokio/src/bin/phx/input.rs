@@ -1,12 +1,21 @@
 //! The lines of standard input. A thread reads them, because reading blocks.
 
-use std::io::{self, BufRead, Read};
+#[cfg(unix)]
+use core::time::Duration;
+use std::io::{self, BufRead, BufReader, Read};
 
 use tokio::sync::mpsc;
 
 /// The maximum length of a line, in bytes: enough for a binary payload of the default
 /// `max_push_bytes` as base64, and for the rest of an order of `phx run`.
 pub(crate) const LINE_MAX: usize = 16 << 20;
+
+/// The size of the buffer. It is that of the buffer in `std::io::Stdin`, which is therefore not used.
+const BUFFER: usize = 8 << 10;
+
+/// How often a process in the background looks whether it is in the foreground, while there is input.
+#[cfg(unix)]
+const BACKGROUND: Duration = Duration::from_millis(200);
 
 /// A line and its number, from 1.
 pub(crate) struct Line {
@@ -20,7 +29,7 @@ pub(crate) struct Line {
 pub(crate) fn lines() -> mpsc::Receiver<io::Result<Line>> {
     let (sender, receiver) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
-        let mut input = io::stdin().lock();
+        let mut input = BufReader::with_capacity(BUFFER, Stdin);
         for number in 1.. {
             let line = match line(&mut input) {
                 Ok(None) => return,
@@ -35,6 +44,37 @@ pub(crate) fn lines() -> mpsc::Receiver<io::Result<Line>> {
         }
     });
     receiver
+}
+
+/// Standard input. The system would stop a process in the background of a terminal that reads from it, so
+/// such a process waits until it is in the foreground.
+struct Stdin;
+
+impl Read for Stdin {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let mut stdin = io::stdin().lock();
+        #[cfg(unix)]
+        wait_for_foreground(&stdin);
+        stdin.read(bytes)
+    }
+}
+
+/// Waits while the process is in the background of the terminal that it reads.
+#[cfg(unix)]
+fn wait_for_foreground(stdin: &io::StdinLock<'_>) {
+    use std::io::IsTerminal;
+
+    use rustix::event::{PollFd, PollFlags, poll};
+    use rustix::process::getpgrp;
+    use rustix::termios::tcgetpgrp;
+    while stdin.is_terminal() {
+        // An error, such as a terminal that was closed, is also an error of the read.
+        let _ = poll(&mut [PollFd::new(stdin, PollFlags::IN)], None);
+        if tcgetpgrp(stdin).map_or(true, |group| group == getpgrp()) {
+            return;
+        }
+        std::thread::sleep(BACKGROUND);
+    }
 }
 
 /// The next line, or `None` at the end of the input. A line that is too long is discarded.
