@@ -159,6 +159,27 @@ fn signal_ends_run_during_blocked_reload() {
     drop(pipe);
 }
 
+/// While a reload waits for its file, the run still ends when every connection has ended.
+#[test]
+fn run_ends_during_blocked_reload() {
+    let addr = free_addr();
+    let server = Process::serve(addr, None);
+    let connection = json!({"uri": uri(addr), "max_retries": 0});
+    let file = File::new("ended-reload", &json!({"connections": {"a": connection}}));
+    let run = phx(&["run", file.path(), "--grace", "1s"]);
+    let mut events = Events::of(Process::start(run));
+    events.until("a", "phoenix.connection.connected", None);
+    std::fs::remove_file(file.path()).unwrap();
+    let made = std::process::Command::new("mkfifo").arg(file.path()).status().unwrap();
+    assert!(made.success());
+    signal(&events.process.child, "-HUP");
+    let pipe = std::fs::File::options().write(true).open(file.path()).unwrap();
+    drop(server);
+    let log = events.process.expect_exit(3);
+    assert!(log.iter().any(|line| line.contains("the reload waits for")), "{log:?}");
+    drop(pipe);
+}
+
 /// A changed connection that had given up is started again by a reload. The run does not end, although
 /// it has no other connection.
 #[test]

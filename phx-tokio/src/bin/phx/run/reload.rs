@@ -18,6 +18,7 @@ use phx_tokio::Connections;
 use phx_tokio::service::{EventData, StartError, Supervisor};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::reports::Reports;
 use crate::connections::read;
@@ -25,6 +26,10 @@ use crate::exit::Failed;
 use crate::log::log;
 use crate::signals::Reloads;
 use crate::source::shown;
+
+/// After this time, a file that is still being read is logged, and no longer keeps a run without
+/// connections from ending.
+const LATE: Duration = Duration::from_secs(1);
 
 /// The running connections, and the means to change them.
 pub(super) struct Reload {
@@ -38,28 +43,43 @@ pub(super) struct Reload {
 }
 
 impl Reload {
-    /// Reloads at every request; `going_on` is true during a reload.
+    /// Reloads at every request; `going_on` is true during a reload, except while it waits long for its
+    /// file.
     pub(super) async fn at_each(mut self, mut asked: Reloads, going_on: &AtomicBool) -> ! {
         loop {
             asked.next().await;
             going_on.store(true, Ordering::Relaxed);
-            self.once().await;
+            let next = self.read(going_on).await;
+            self.apply(next).await;
             going_on.store(false, Ordering::Relaxed);
         }
     }
 
     /// Reads the file on another thread, because reading may block for any length of time. Signals are
     /// handled meanwhile.
-    async fn read(&self) -> Result<Connections, Failed> {
+    async fn read(&self, going_on: &AtomicBool) -> Result<Connections, Failed> {
         let file = self.file.clone();
-        let read = tokio::task::spawn_blocking(move || read(&file)).await;
+        let mut reading = tokio::task::spawn_blocking(move || read(&file));
+        let read = match timeout(LATE, &mut reading).await {
+            Ok(read) => read,
+            Err(_) => {
+                log(&format!(
+                    "the reload waits for {}, which cannot be read yet",
+                    shown(&self.file)
+                ));
+                going_on.store(false, Ordering::Relaxed);
+                let read = reading.await;
+                going_on.store(true, Ordering::Relaxed);
+                read
+            }
+        };
         read.unwrap_or_else(|error| Err(Failed::Local(error.to_string())))
     }
 
-    /// Reads the file again and applies the differences.
-    async fn once(&mut self) {
+    /// Applies the differences to the file that was read again.
+    async fn apply(&mut self, next: Result<Connections, Failed>) {
         let file = shown(&self.file);
-        let next = match self.read().await {
+        let next = match next {
             Ok(next) => next,
             Err(failed) => {
                 let problems: Vec<String> = failed.to_string().lines().map(str::to_owned).collect();
