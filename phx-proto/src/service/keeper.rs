@@ -24,7 +24,7 @@ use crate::event::signal::Signal;
 use crate::service::bus::Bus;
 use crate::service::router::{EventIds, Router};
 use crate::service::supervision::{Ending, Supervision, Verdict};
-use crate::socket::Status;
+use crate::socket::{Lifecycle, Status};
 use crate::sync::Mutex;
 use crate::time::Time;
 
@@ -122,8 +122,18 @@ impl<R: Runtime> Keeper<R> {
             let is_over = matches!(state, SupervisedState::Ended { .. });
             self.keeping.0.set(state, self.supervision.restarts());
             if is_over {
+                self.finish();
                 return;
             }
+        }
+    }
+
+    /// Called when the connection has ended for good. The application may have called `connect` after the
+    /// end; the drop of the driver then ends the client again, and the events report that too.
+    fn finish(&mut self) {
+        if self.client.status().lifecycle() != Lifecycle::Terminated {
+            self.driver = None;
+            self.route(&Context::from_waker(Waker::noop()));
         }
     }
 

@@ -754,6 +754,31 @@ fn stopped_connection_does_not_connect_again() {
     }
 }
 
+/// The program disconnects a client that waits for a retry, which ends the connection, and connects it again
+/// before the task has noticed. The last event says that the connection is closed.
+#[test]
+fn ended_connection_has_closed_event_last() {
+    for down in [true, false] {
+        let fleet = Fleet::new();
+        let supervisor = fleet.supervisor();
+        fleet.with_host("a", |host| host.down = true);
+        supervisor.start_connection("a", config("a")).expect("a free name");
+        fleet.settle();
+        let mut events = subscribe(supervisor.bus(), "jido.signal.phoenix.connection.*");
+        let client = supervisor.client("a").expect("it runs");
+        assert!(poll_once(Box::pin(client.disconnect()).as_mut()).is_ready());
+        client.connect();
+        fleet.with_host("a", |host| host.down = down);
+        fleet.settle();
+        assert_eq!(fleet.tasks(), 0);
+        let status = supervisor.connection_status("a").expect("known");
+        let ended = SupervisedState::Ended { ending: Ending::Closed, exhausted: false };
+        assert_eq!((status.state, client.status()), (ended, Status::Closed));
+        let last = types(&mut events).pop();
+        assert_eq!(last.as_deref(), Some("phoenix.connection.closed"), "down: {down}");
+    }
+}
+
 /// The executor no longer polls its tasks. The report of a shutdown lists the work that was not finished, which
 /// the closing of the connection ends.
 #[test]
