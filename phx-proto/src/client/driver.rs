@@ -564,8 +564,6 @@ impl<R: Runtime> Driver<R> {
     ) -> (bool, Option<PendingWork>) {
         let Some(link) = &mut self.link else { return (false, None) };
         let id = link.id;
-        let written = link.transport.progress().written.saturating_sub(link.reported.written);
-        let mut news = (written >= REPORT_BYTES).then(|| link.take_news()).flatten();
         let mut pending = None;
         while *budget > 0 && !link.broken && pending.is_none() {
             match link.transport.poll_ready(cx) {
@@ -588,13 +586,15 @@ impl<R: Runtime> Driver<R> {
                 }
             }
             let regained = !core::mem::replace(&mut link.writable, true);
+            let written = link.transport.progress().written.saturating_sub(link.reported.written);
+            let news = if written >= REPORT_BYTES { link.take_news() } else { None };
             let space = link.transport.space();
             let more = &mut self.pulled;
             let (first, stopped) = self.shared.input(now, |state| {
                 if regained {
                     state.apply(now, Input::Writable { id, writable: true });
                 }
-                if let Some((id, progress)) = news.take() {
+                if let Some((id, progress)) = news {
                     state.apply(now, Input::Progress { id, progress });
                 }
                 pull_batch(state, now, id, space, budget, more)
@@ -618,10 +618,6 @@ impl<R: Runtime> Driver<R> {
                     _ => {}
                 },
             }
-        }
-        if let Some((id, progress)) = news {
-            pending = None;
-            self.shared.input(now, |state| state.apply(now, Input::Progress { id, progress }));
         }
         if link.broken && core::mem::replace(&mut link.writable, false) {
             pending = None;
@@ -788,6 +784,11 @@ impl<R: Runtime> Driver<R> {
             let mut moved = pending.todo && this.carry_out(now);
             moved |= this.poll_provider(now, cx);
             moved |= this.poll_dial(now, cx);
+            let is_due = pending.next.is_some_and(|next| next <= now);
+            if let Some(link) = this.link.as_mut().filter(|_| is_due) {
+                // An answer may have arrived since an earlier round of this poll found nothing to read.
+                link.dry = false;
+            }
             moved |= this.poll_read(now, &mut reads, cx);
             let reads_first = this.reads_first(&reads);
             if !reads_first {

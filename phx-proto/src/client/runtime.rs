@@ -5,8 +5,8 @@
 //! so that one future can read while a write is blocked, and so that no data is lost when a poll
 //! returns `Pending` and no further poll follows.
 //!
-//! Only clocks must be `Send`. A [`Driver`](super::Driver) is `Send` exactly when the transport,
-//! the timer and the dial future of its runtime are, so a single-threaded runtime can use types
+//! Only clocks must be `Send`. A [`Driver`](super::Driver) is `Send` exactly when the runtime, its
+//! transport, its timer and its dial future are, so a single-threaded runtime can use types
 //! that are not `Send`.
 
 use core::future::Future;

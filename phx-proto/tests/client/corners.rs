@@ -9,7 +9,7 @@ use bytes::Bytes;
 use phx_proto::client::{
     ChannelEvent, ClientEvent, JoinFailed, JoinObstacle, JoinOptions, MailboxPolicy, Received,
 };
-use phx_proto::event::RejectionKind;
+use phx_proto::event::{PushOptions, RejectionKind};
 use phx_proto::{Frame, JoinParams, Payload, Signal, Status};
 use serde_json::{Value, json};
 
@@ -105,6 +105,33 @@ fn frames_are_pulled_up_to_space() {
         assert_eq!(sent, (0..10).map(|n| json!(n)).collect::<Vec<_>>(), "{space}");
         assert_eq!(world.asked, asked, "{space}");
     }
+}
+
+/// A function of join parameters blocks the driver's task for less than a second, and the deadline of a push
+/// passes. An answer that arrived meanwhile is read before the deadline is handled.
+#[test]
+fn answer_within_poll_is_read_before_deadlines() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let options = PushOptions::new().timeout(Duration::from_millis(700));
+    let mut push = pin!(room.push_with("ask", json!({}), options));
+    assert!(poll(push.as_mut()).is_pending());
+    bench.settle();
+    let ask = bench.last_sent();
+    let memory = bench.memory.clone();
+    let params = JoinParams::from_fn(move |_| {
+        let ok = json!({"status": "ok", "response": {}});
+        let answer = json!([ask[0], ask[1], ask[2], "phx_reply", ok]).to_string();
+        let mut world = memory.world();
+        world.now += Duration::from_millis(900);
+        world.to_client.push_back(Received::Frame(Frame::Text(Bytes::from(answer))));
+        Payload::empty()
+    });
+    let client = bench.client.clone();
+    let mut join = pin!(client.join("room:b", params));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    assert!(ready(push.as_mut()).is_ok());
 }
 
 /// An answer that arrived while the executor was busy is read before deadlines are handled. Reported

@@ -59,8 +59,9 @@ fn bytes_written_extend_heartbeat_deadline() {
     drop(room);
 }
 
-/// The driver reports written bytes at least every 16 KiB, even if no answer was awaited for a long
-/// time. So an answer proves the arrival of bytes with that accuracy.
+/// If 16 KiB or more were written since the last report, the driver reports them before it writes the
+/// next frame, even if no answer was awaited for a long time. So the answer to that frame proves that
+/// they have arrived.
 #[test]
 fn written_bytes_are_reported_before_next_frame() {
     let mut bench = Bench::new(|config| config);
@@ -74,6 +75,25 @@ fn written_bytes_are_reported_before_next_frame() {
     bench.client.probe().unwrap();
     bench.settle();
     assert_eq!(dies_after(&mut bench), 10);
+}
+
+/// One poll writes many long frames. The answer to the last of them proves that the others have arrived,
+/// so only the bytes of the last one extend the deadline of the next heartbeat.
+#[test]
+fn written_bytes_are_reported_within_poll() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:a");
+    bench.memory.world().counts_sent = true;
+    let push = || Box::pin(room.push("e", json!("x".repeat(40 << 10))));
+    let mut pushes: Vec<_> = (0..10).map(|_| push()).collect();
+    for push in &mut pushes {
+        assert!(crate::bench::poll(push.as_mut()).is_pending());
+    }
+    bench.settle();
+    bench.reply("ok", json!({}));
+    bench.client.probe().unwrap();
+    bench.settle();
+    assert_eq!(dies_after(&mut bench), 10 + 40 / 8);
 }
 
 /// After the answer no report is due, so the timer is set to the next deadline. Otherwise every
@@ -147,8 +167,8 @@ fn bytes_after_gap_count_beyond_full_buffer() {
     }
 }
 
-/// The driver of an idle connection is not polled for a long time. That does not count as a stopped
-/// process.
+/// The driver of an idle connection is not polled for a long time. The next poll finds nothing to read, so
+/// bytes that are read after that poll extend deadlines.
 #[test]
 fn quiet_connection_loses_no_evidence() {
     let mut bench = Bench::new(|config| config);

@@ -45,6 +45,8 @@ pub struct World {
     pub clock_calls: Option<Client>,
     /// The progress that the wire reports.
     pub moved: Progress,
+    /// Whether frames that are sent count in `moved`.
+    pub counts_sent: bool,
     /// The time that the driver's timer is set to.
     pub timer: Option<Time>,
     /// Bytes that the next read takes from the operating system.
@@ -147,11 +149,16 @@ impl Transport for Wire {
     }
 
     fn send(&mut self, frame: Frame) -> Result<(), WriteFailed> {
+        let len = frame.len() as u64;
         let message = match frame {
             Frame::Text(text) => serde_json::from_slice(&text).expect("what is sent is JSON"),
             Frame::Binary(bytes) => json!({"binary": bytes.len()}),
         };
-        self.0.world().to_server.push(message);
+        let mut world = self.0.world();
+        world.to_server.push(message);
+        if world.counts_sent {
+            world.moved.written += len;
+        }
         Ok(())
     }
 
