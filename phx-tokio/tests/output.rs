@@ -6,12 +6,15 @@
 mod support;
 
 use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
 
+use rustix::event::PollFlags;
 use rustix::process::Signal;
 use serde_json::Value;
 use support::process::{
-    Process, Temporary, Terminal, TestServer, phx, phx_on_one_cpu, wait, wait_full,
+    Captured, Process, Temporary, Terminal, TestServer, phx, phx_on_one_cpu, ready, wait, wait_full,
 };
 
 /// More messages than a pipe of 64 KiB can hold, and fewer than the queues of `phx` can.
@@ -375,4 +378,40 @@ fn stuck_recording_does_not_stop_listen() {
     let mut text = String::new();
     std::io::Read::read_to_string(&mut unread, &mut text).unwrap();
     assert!(text.starts_with("{\"phx_recording\""), "{text}");
+}
+
+/// Streams that another process has made non-blocking are as good as others: a full output is waited for,
+/// and so is an empty input.
+#[test]
+fn non_blocking_streams_are_waited_for() {
+    let server = TestServer::new();
+    let (reader, output) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&output, true).unwrap();
+    let mut command =
+        phx(&["listen", &server.url(), "--join", "room:a", "--join", "room:z", "--quiet"]);
+    command.stdout(output.try_clone().unwrap());
+    let mut process = Process::start(command);
+    server.wait_for("Joined", 2);
+    server.flood("room:a", MESSAGES);
+    wait("a full pipe", || (!ready(&output, PollFlags::OUT)).then_some(()));
+    drop(output);
+    server.wait_received();
+    let output = Captured::from_stream(reader);
+    server.broadcast("room:a", "last", &serde_json::json!({}));
+    output.until("last");
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(0), "{}", process.errors.text());
+
+    let (mut writer, input) = UnixStream::pair().unwrap();
+    input.set_nonblocking(true).unwrap();
+    let mut command = phx(&["serve", "--addr", "127.0.0.1:0"]);
+    command.stdin(OwnedFd::from(input));
+    let mut process = Process::start(command);
+    process.first_line();
+    writer.write_all(b"one\n").unwrap();
+    process.errors.until("invalid command \"one\"");
+    writer.write_all(b"two\n").unwrap();
+    process.errors.until("invalid command \"two\"");
+    process.signal(Signal::TERM);
+    assert_eq!(process.exit_code(), Some(0));
 }

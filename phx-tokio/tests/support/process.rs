@@ -49,7 +49,7 @@ pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Whether a file can be read or written without blocking, or has ended.
-fn ready(file: impl AsFd, how: PollFlags) -> bool {
+pub(crate) fn ready(file: impl AsFd, how: PollFlags) -> bool {
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     poll(&mut [PollFd::new(&file, how)], Some(&now)).unwrap() > 0
 }

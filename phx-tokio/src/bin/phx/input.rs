@@ -46,17 +46,40 @@ pub(crate) fn lines() -> mpsc::Receiver<io::Result<Line>> {
     receiver
 }
 
-/// Standard input. The system would stop a process in the background of a terminal that reads from it, so
-/// such a process waits until it is in the foreground.
+/// Standard input, whose reads block, even if another process that shares it has made it non-blocking.
+///
+/// The system would stop a process in the background of a terminal that reads from it, so such a process
+/// waits until it is in the foreground.
 struct Stdin;
 
 impl Read for Stdin {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        let mut stdin = io::stdin().lock();
-        #[cfg(unix)]
-        wait_for_foreground(&stdin);
-        stdin.read(bytes)
+        read(&mut io::stdin().lock(), bytes)
     }
+}
+
+#[cfg(unix)]
+fn read(stdin: &mut io::StdinLock<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        wait_for_foreground(stdin);
+        match stdin.read(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => wait_for_input(stdin),
+            read => return read,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn read(stdin: &mut io::StdinLock<'_>, bytes: &mut [u8]) -> io::Result<usize> {
+    stdin.read(bytes)
+}
+
+/// Waits until there is input. An error, such as a terminal that was closed, is also an error of the next
+/// read.
+#[cfg(unix)]
+fn wait_for_input(stdin: &io::StdinLock<'_>) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let _ = poll(&mut [PollFd::new(stdin, PollFlags::IN)], None);
 }
 
 /// Waits while the process is in the background of the terminal that it reads.
@@ -64,12 +87,10 @@ impl Read for Stdin {
 fn wait_for_foreground(stdin: &io::StdinLock<'_>) {
     use std::io::IsTerminal;
 
-    use rustix::event::{PollFd, PollFlags, poll};
     use rustix::process::getpgrp;
     use rustix::termios::tcgetpgrp;
     while stdin.is_terminal() {
-        // An error, such as a terminal that was closed, is also an error of the read.
-        let _ = poll(&mut [PollFd::new(stdin, PollFlags::IN)], None);
+        wait_for_input(stdin);
         if tcgetpgrp(stdin).map_or(true, |group| group == getpgrp()) {
             return;
         }

@@ -10,7 +10,7 @@ use std::io::{self, Write};
 use std::sync::OnceLock;
 
 use crate::style::{Style, Tone, escaped};
-use crate::writer::{Writer, is_ready};
+use crate::writer::{Blocking, Writer, is_ready};
 
 /// How long the process waits at its end for the last lines to be written, if standard error is not
 /// read.
@@ -33,7 +33,8 @@ pub(crate) fn failure(line: &str) {
 
 /// Writes a line without escaping.
 pub(crate) fn plain(line: &str) {
-    let writer = WRITER.get_or_init(|| Writer::start("standard error", io::stderr()).ok());
+    let writer =
+        WRITER.get_or_init(|| Writer::start("standard error", Blocking(io::stderr())).ok());
     let Some(writer) = writer else {
         let _ = writeln!(io::stderr().lock(), "{line}");
         return;

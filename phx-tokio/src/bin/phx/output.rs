@@ -18,7 +18,7 @@ use serde_json::value::RawValue;
 
 use crate::exit::Failed;
 use crate::style::{Style, Tone};
-use crate::writer::{Gone, Writer};
+use crate::writer::{Blocking, Gone, Writer};
 
 /// Standard output, as lines for a terminal or as JSON, behind a [`Writer`]. Clones share it.
 #[derive(Clone)]
@@ -31,7 +31,7 @@ pub(crate) struct Output {
 impl Output {
     /// Starts the writer, in the form for a terminal or for a program.
     pub(crate) fn start() -> Result<Self, Failed> {
-        let writer = Writer::start("standard output", io::stdout())
+        let writer = Writer::start("standard output", Blocking(io::stdout()))
             .and_then(|writer| watch_reader(writer.clone()).map(|()| writer));
         let writer = writer.map_err(|error| Failed::Local(format!("standard output: {error}")))?;
         Ok(Self { human: io::stdout().is_terminal(), style: Style::stdout(), writer })

@@ -201,6 +201,50 @@ impl Writer {
     }
 }
 
+/// A stream whose writes block, even if another process that shares it has made it non-blocking.
+pub(crate) struct Blocking<T>(pub(crate) T);
+
+#[cfg(unix)]
+impl<T: Write + std::os::fd::AsFd> Write for Blocking<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            match self.0.write(bytes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
+                written => return written,
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        loop {
+            match self.0.flush() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(),
+                flushed => return flushed,
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+impl<T: std::os::fd::AsFd> Blocking<T> {
+    /// Waits until the stream accepts a write. An error of the stream is also one of the next write.
+    fn wait(&self) {
+        use rustix::event::{PollFd, PollFlags, poll};
+        let _ = poll(&mut [PollFd::new(&self.0, PollFlags::OUT)], None);
+    }
+}
+
+#[cfg(not(unix))]
+impl<T: Write> Write for Blocking<T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
 /// Whether a stream accepts a write without blocking.
 #[cfg(unix)]
 pub(crate) fn is_ready(stream: &impl std::os::fd::AsFd) -> bool {
