@@ -216,6 +216,20 @@ fn listen_ends_after_a_count() {
     assert_eq!(stdout.all(), "0\n1\n2\n");
 }
 
+/// A topic that is given twice is one topic: each of its messages is printed and counted once.
+#[test]
+fn listen_joins_repeated_topic_once() {
+    let server = TestServer::new();
+    let args =
+        ["listen", &server.url(), "--join", "room:a", "--join", "room:b", "--join", "room:a"];
+    let mut process = Process::start(phx(&[&args[..], &["--count", "2", "--raw"]].concat()));
+    let stdout = process.capture_stdout();
+    server.wait_for("Joined", 2);
+    (0..2).for_each(|n| server.broadcast("room:a", "news", &json!(n)));
+    assert_eq!(process.exit_code(), Some(0));
+    assert_eq!(stdout.all(), "0\n1\n");
+}
+
 #[test]
 fn listen_ends_after_a_time() {
     let server = TestServer::new();

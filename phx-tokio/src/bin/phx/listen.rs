@@ -187,7 +187,11 @@ async fn follow_all(
     stages: &watch::Receiver<Stage>,
     listeners: &mut JoinSet<(u64, Result<(), Failed>)>,
 ) -> Result<(), Failed> {
-    for topic in topics {
+    for (index, topic) in topics.iter().enumerate() {
+        // A topic that is given twice would print each message twice.
+        if topics[..index].contains(topic) {
+            continue;
+        }
         let joined = connected.join(topic);
         let mut joined = core::pin::pin!(joined);
         let channel = loop {
