@@ -123,6 +123,9 @@ impl Client {
 
     /// Replaces the credentials from the next attempt on.
     ///
+    /// If an attempt is in progress and the server answers it with a 401, another attempt follows,
+    /// because the server may have refused the earlier credentials.
+    ///
     /// # Errors
     ///
     /// [`CredentialsError`] when the new address is not allowed.

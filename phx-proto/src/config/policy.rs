@@ -36,7 +36,8 @@ pub enum StatusRule {
     Backoff,
     /// Reconnect with the long delays of [`Config::refused_after`](crate::Config::refused_after).
     Refused,
-    /// Give up. With a credential provider, first retry once with fresh credentials.
+    /// Give up. With a credential provider, or if the credentials were replaced during the attempt, first
+    /// retry with the fresh ones.
     Unauthorized,
     /// Give up.
     Stop,

@@ -70,6 +70,9 @@ pub(crate) struct Retry {
     refusals: u32,
     /// Whether the last attempt was refused with 401 or 403.
     credentials_refused: bool,
+    /// Whether the credentials were replaced while the present attempt was in progress. A refusal of
+    /// that attempt may concern the earlier ones.
+    credentials_replaced: bool,
     /// Whether a 401 was already retried once after an ordinary delay.
     unauthorized: bool,
     /// The number of connections in a row that ended with a message that is too large.
@@ -91,6 +94,17 @@ impl Retry {
 
     pub(crate) const fn credentials_refused(&self) -> bool {
         self.credentials_refused
+    }
+
+    /// Called when an attempt begins.
+    pub(crate) const fn dialled(&mut self) {
+        self.credentials_replaced = false;
+    }
+
+    /// Called when the application replaces the credentials, of which the server has refused none.
+    pub(crate) const fn replace_credentials(&mut self, is_dialling: bool) {
+        self.credentials_refused = false;
+        self.credentials_replaced = is_dialling;
     }
 
     /// Decides after a failed attempt (`open_for` is `None`) or a lost connection. With `known`, a
@@ -175,7 +189,11 @@ impl Retry {
                 StatusRule::Refused if is_deploy => Some((ordinary, true)),
                 StatusRule::Refused => Some((self.refused(config), false)),
                 StatusRule::Stop => None,
-                StatusRule::Unauthorized if !config.credentials_refreshed => None,
+                StatusRule::Unauthorized
+                    if !config.credentials_refreshed && !self.credentials_replaced =>
+                {
+                    None
+                }
                 StatusRule::Unauthorized if self.unauthorized => {
                     Some((self.refused(config), false))
                 }
@@ -400,6 +418,7 @@ mod canonical {
                 skipped,
                 refusals,
                 credentials_refused,
+                credentials_replaced,
                 unauthorized,
                 too_large,
                 gone_since,
@@ -412,6 +431,7 @@ mod canonical {
             form.attempts(*skipped, &config.reconnect_after, 0);
             form.attempts(*refusals, &config.refused_after, 0);
             form.flag(*credentials_refused);
+            form.flag(*credentials_replaced);
             form.flag(*unauthorized);
             form.attempts(*too_large, &config.refused_after, 2);
             form.option(*gone_since, |form, at| form.time(at, DEPLOY));

@@ -9,7 +9,7 @@ use phx_proto::config::Uri;
 use phx_proto::event::{ChannelEnd, CredentialsError, Refusal};
 use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
-    Cause, ChannelStatus, Config, ConfigError, Credentials, JoinParams, Payload, Signal,
+    Cause, ChannelStatus, Config, ConfigError, Credentials, JoinParams, Payload, Signal, Status,
 };
 use proptest::prelude::*;
 use serde_json::json;
@@ -45,6 +45,39 @@ fn rejoin_carries_a_fresh_token() {
     hand.answer("room:a", "phx_join", "error", json!({"reason": "expired"}));
     hand.advance(secs(2));
     assert_eq!(hand.last_sent("room:a", "phx_join").payload, json!({"token": 4}));
+}
+
+/// The application replaces the credentials while an attempt with the old ones is in progress. The 401
+/// concerns the old ones, so the new ones are tried before the client gives up.
+#[test]
+fn refusal_of_replaced_credentials_is_not_final() {
+    let unauthorized = || Cause::Refused(Refusal::new(401, Vec::new(), ""));
+    let fresh = |hand: &mut Hand| {
+        let credentials = Credentials::new().auth_token("fresh");
+        hand.socket.set_credentials(hand.now, credentials).expect("the same address");
+    };
+    let mut hand = Hand::new(config().auth_token("old"));
+    hand.connect();
+    fresh(&mut hand);
+    hand.failed(unauthorized());
+    assert!(matches!(hand.socket.status(), Status::Waiting { .. }), "{:?}", hand.socket.status());
+    hand.until_dial();
+    hand.failed(unauthorized());
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }), "{:?}", hand.socket.status());
+    // A replacement before the attempt began is a part of that attempt.
+    let mut hand = Hand::new(config().auth_token("old"));
+    fresh(&mut hand);
+    hand.connect();
+    hand.failed(unauthorized());
+    assert!(matches!(hand.socket.status(), Status::GaveUp { .. }), "{:?}", hand.socket.status());
+    // The credential provider has no others than those that the application has just set.
+    let mut hand = Hand::new(config().auth_token("old").credentials_refreshed(true));
+    hand.connect();
+    hand.failed(unauthorized());
+    fresh(&mut hand);
+    hand.until_dial();
+    hand.socket.credentials_unchanged(hand.now, hand.dialled.expect("a dial"));
+    assert_eq!(hand.socket.status(), Status::Connecting { attempt: 1 });
 }
 
 /// A refusal by the server and a network that is down are different causes. Reported in

@@ -110,6 +110,9 @@ impl Socket {
 
     /// Replaces parameters, headers, token and, if given, the address, from the next attempt on.
     ///
+    /// If an attempt is in progress and the server answers it with a 401, another attempt follows,
+    /// because the server may have refused the earlier credentials.
+    ///
     /// # Errors
     ///
     /// [`CredentialsError`] when the new address is not allowed; nothing is replaced.
@@ -123,6 +126,8 @@ impl Socket {
             self.config.check_uri(uri)?;
         }
         self.credentials = credentials;
+        let is_dialling = matches!(self.connection.phase(), Phase::Connecting { .. });
+        self.retry.replace_credentials(is_dialling);
         Ok(())
     }
 
@@ -308,6 +313,7 @@ impl Socket {
 
     /// Signals an attempt, and asks the driver to dial.
     pub(in crate::socket) fn dialled(&mut self, Attempt { id, number: attempt }: Attempt) {
+        self.retry.dialled();
         self.signal(Signal::Connecting { id, attempt });
         self.actions.push_back(Action::Connect { id, attempt });
     }

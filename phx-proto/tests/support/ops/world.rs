@@ -52,6 +52,7 @@ pub enum Called {
     Probe {
         taken: bool,
     },
+    SetCredentials,
     Join {
         topic: String,
         interest: Option<InterestId>,
@@ -458,7 +459,7 @@ impl World {
             }
             (Input::SetCredentials(_), Applied::SetCredentials(answer)) => {
                 answer.expect("no address to refuse");
-                Called::Other
+                Called::SetCredentials
             }
             (Input::Join { topic, .. }, Applied::Join(answer)) => self.joined(&topic, answer.ok()),
             (Input::Attach { topic }, Applied::Attach(answer)) => self.joined(&topic, answer.ok()),

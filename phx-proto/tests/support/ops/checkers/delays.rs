@@ -21,6 +21,8 @@ pub struct Reconnects {
     skipped: u32,
     refusals: u32,
     unauthorized: bool,
+    /// Whether the credentials were replaced since the present attempt began.
+    replaced: bool,
     /// The number of connections in a row that ended because of a message that was too large.
     too_large: u32,
     /// Whether a connection was ever open.
@@ -89,7 +91,7 @@ impl Reconnects {
             Cause::CredentialsGaveUp { .. } | Cause::CredentialsUnchanged => None,
             Cause::Refused(refusal) => match refusal.status() {
                 408 | 425 | 429 | 500.. => Some((ordinary, true)),
-                401 if !at.setup.credentials_refreshed => None,
+                401 if !at.setup.credentials_refreshed && !self.replaced => None,
                 401 if self.unauthorized => refused(),
                 401 => {
                     self.unauthorized = true;
@@ -161,6 +163,9 @@ impl Checker for Reconnects {
                 (self.refusals, self.unauthorized) = (0, false);
                 (self.ever_open, self.gone_since) = (true, None);
             }
+            Called::SetCredentials => {
+                self.replaced = matches!(at.socket.status(), Status::Connecting { .. });
+            }
             _ => {}
         }
     }
@@ -200,6 +205,7 @@ impl Checker for Reconnects {
                 self.waiting = Some(Wait { until, ordinary: ordinary && asked.is_none() });
             }
             Action::Connect { id, attempt } => {
+                self.replaced = false;
                 let woken = std::mem::take(&mut self.woken);
                 if let Some(wait) = self.waiting.take() {
                     let early = at.now < wait.until;
