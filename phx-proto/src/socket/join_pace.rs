@@ -15,7 +15,8 @@
 //! The machine counts the connections in a row that the peer ended within 2 s of a join. The first
 //! such connection changes nothing, because the end of a server that restarts looks the same. A connection
 //! without joins is ignored. A connection that ended in another way (by the client, without a close
-//! frame, or later than 2 s after the last join) resets the count. After the second counted connection,
+//! frame, or later than 2 s after the last join) resets the count. So does a burst that succeeded: all its
+//! joins were answered, and 2 s passed before the next join. After the second counted connection,
 //! and after each one while joins are paced, joins are written at half the rate of the last burst, or at
 //! half the present rate if that is lower. A burst is a series of joins less than 2 s apart; its rate is
 //! the number of answered joins divided by the time from its first join to the end of the connection.
