@@ -35,7 +35,7 @@ use crate::client::{Client, Clock as _, Received, Setup};
 use crate::config::auth_token::AUTH_TOKEN_PREFIX;
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
-use crate::event::input::Ended;
+use crate::event::input::{Ended, Opened};
 use crate::event::refusal::Refusal;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
@@ -43,6 +43,9 @@ use crate::wire::payload::Payload;
 
 /// The maximum number of rounds in which the script polls its tasks before it reports a busy loop.
 const ROUNDS: u32 = 100_000;
+
+/// The subprotocol that a client offers with an auth token. Phoenix 1.8 selects it.
+const PROTOCOL: &str = "phoenix";
 
 /// The number of times that [`Script::settled`] yields to the other tasks of the executor.
 const TURNS: u32 = 32;
@@ -218,7 +221,8 @@ impl Script {
 impl Script {
     /// Waits for the client to dial and accepts the connection. Returns the request, for checks of
     /// its [`param`](ConnectRequest::param), [`header`](ConnectRequest::header) and
-    /// [`auth_token`](ConnectRequest::auth_token).
+    /// [`auth_token`](ConnectRequest::auth_token). The script acknowledges an auth token, as Phoenix 1.8
+    /// does.
     ///
     /// # Panics
     ///
@@ -235,7 +239,9 @@ impl Script {
             let (to_client, joins) = (VecDeque::new(), BTreeMap::new());
             stage.wires.insert(number, Wire { vsn, to_client, joins, is_over: false });
         }
-        self.stage.answer(number, Ok(vsn));
+        let is_offered = request.subprotocols.iter().any(|offer| offer.expose() == PROTOCOL);
+        let protocol = is_offered.then(|| PROTOCOL.to_owned());
+        self.stage.answer(number, Ok(Opened { protocol }));
         self.settle();
         request
     }

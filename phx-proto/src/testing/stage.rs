@@ -37,7 +37,7 @@ pub(super) struct Stage {
     pub(super) now: Time,
     /// Attempts to connect that are not answered yet, by number.
     pub(super) dials: BTreeMap<u64, ConnectRequest>,
-    verdicts: BTreeMap<u64, Result<Vsn, Cause>>,
+    verdicts: BTreeMap<u64, Result<Opened, Cause>>,
     /// The connections, by the number of their attempt; the last one is current.
     pub(super) wires: BTreeMap<u64, Wire>,
     /// Frames of the client that no assertion has consumed.
@@ -89,7 +89,7 @@ impl ScriptRuntime {
     }
 
     /// Sets the server's answer to an attempt.
-    pub(super) fn answer(&self, number: u64, verdict: Result<Vsn, Cause>) {
+    pub(super) fn answer(&self, number: u64, verdict: Result<Opened, Cause>) {
         self.change(|stage| {
             stage.dials.remove(&number);
             stage.verdicts.insert(number, verdict);
@@ -264,7 +264,7 @@ impl Future for ScriptDial {
             }
         }));
         let stage = self.stage.clone();
-        Poll::Ready(verdict.map(|_| (ScriptTransport { stage, number }, Opened::default())))
+        Poll::Ready(verdict.map(|opened| (ScriptTransport { stage, number }, opened)))
     }
 }
 

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use phx_proto::Config;
-use phx_proto::client::{Client, JoinFailed};
+use phx_proto::client::{Client, ClientEvent, JoinFailed};
 use phx_proto::testing::{Running, Script};
 use phx_proto::wire::V1;
+use phx_proto::{Config, Signal};
 use serde_json::json;
 
 #[allow(unreachable_pub, reason = "a program of its own")]
@@ -76,6 +76,28 @@ fn other_parameter_does_not_select_version() {
     let leave = script.assert_leave("room:lobby");
     script.reply(&leave, "ok", json!({}));
     assert_eq!(script.finish(running), Ok("ok".to_owned()));
+}
+
+/// The script selects the subprotocol `phoenix`, as Phoenix 1.8 does (`wire/handshake_auth_token`).
+#[test]
+fn script_acknowledges_auth_token() {
+    let script = Script::new();
+    let client = script.client(config().auth_token("t0ken"));
+    let mut signals = client.signals();
+    let seen = script.spawn(async move {
+        let mut seen = Vec::new();
+        while let Some(ClientEvent::Signal(signal)) = signals.next().await {
+            seen.push(signal.name());
+            if signal == Signal::Closed {
+                break;
+            }
+        }
+        seen
+    });
+    assert_eq!(script.accept_connect().auth_token().as_deref(), Some("t0ken"));
+    let disconnected = script.spawn(async move { client.disconnect().await });
+    script.finish(disconnected);
+    assert_eq!(script.finish(seen), ["connected", "disconnected", "closed"]);
 }
 
 #[test]
