@@ -7,8 +7,12 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 
-use serde_json::{Value, json};
-use support::running::{DEADLINE, free_addr, uri};
+use serde_json::Value;
+#[cfg(unix)]
+use serde_json::json;
+#[cfg(unix)]
+use support::running::DEADLINE;
+use support::running::{free_addr, uri};
 
 fn phx(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_phx"));
@@ -231,6 +235,7 @@ fn help_texts_are_complete() {
 }
 
 /// The examples in the help of a command, with continued lines joined.
+#[cfg(unix)]
 fn examples(command: &str) -> Vec<String> {
     let help = help(&[command]).replace("\\\n", "");
     let examples = help.lines().filter(|line| line.starts_with("  phx "));

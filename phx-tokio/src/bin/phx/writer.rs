@@ -196,6 +196,7 @@ impl Writer {
     }
 
     /// Records that the reader has closed the output, although no write has failed.
+    #[cfg(unix)]
     pub(crate) fn reader_is_gone(&self) {
         self.shared.end(Gone::Reader);
     }
