@@ -1,15 +1,13 @@
 //! A byte stream for tests. The test plays its other end.
 
 use core::pin::Pin;
-use core::task::{Context, Poll, ready};
+use core::task::{Context, Poll};
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 
 use futures_io::{AsyncRead, AsyncWrite};
-
-use super::Io;
 
 /// A byte stream with two ends. A clone is the same stream.
 #[derive(Clone)]
@@ -102,48 +100,5 @@ impl AsyncWrite for TestStream {
 
     fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.ends().state())
-    }
-}
-
-/// A read that stands for a session ticket, a record without data.
-pub(super) const TICKET: &[u8] = b"ticket";
-
-/// A TLS stream without encryption. Like the real ones, it reads until it has data or the stream under it
-/// is pending.
-pub(super) struct TestTls(pub(super) Io<TestStream>);
-
-impl AsyncRead for TestTls {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            let mut record = [0; 64];
-            let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut record))?;
-            let data = &record[..read];
-            if data != TICKET {
-                buffer[..read].copy_from_slice(data);
-                return Poll::Ready(Ok(read));
-            }
-        }
-    }
-}
-
-impl AsyncWrite for TestTls {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_close(cx)
     }
 }

@@ -275,7 +275,7 @@ mod tickets {
 
     use bytes::Bytes;
     use futures_core::Stream;
-    use futures_io::AsyncRead as _;
+    use futures_io::{AsyncRead, AsyncWrite};
     use futures_sink::Sink;
     use tungstenite::Message;
 
@@ -283,8 +283,51 @@ mod tickets {
     use crate::client::{Received, Transport};
     use crate::transport::incoming::Reads;
     use crate::transport::streams::Tungstenite;
-    use crate::transport::test_stream::{TICKET, TestStream, TestTls};
+    use crate::transport::test_stream::TestStream;
     use crate::wire::Frame;
+
+    /// A read that stands for a session ticket, a record without data.
+    const TICKET: &[u8] = b"ticket";
+
+    /// A TLS stream without encryption. Like the real ones, it reads until it has data or the stream under it
+    /// is pending.
+    struct TestTls(Io<TestStream>);
+
+    impl AsyncRead for TestTls {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            loop {
+                let mut record = [0; 64];
+                let read = ready!(Pin::new(&mut self.0).poll_read(cx, &mut record))?;
+                let data = &record[..read];
+                if data != TICKET {
+                    buffer[..read].copy_from_slice(data);
+                    return Poll::Ready(Ok(read));
+                }
+            }
+        }
+    }
+
+    impl AsyncWrite for TestTls {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, bytes)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_close(cx)
+        }
+    }
 
     /// A connection on which a server has sent this many session tickets.
     fn with_tickets(count: usize) -> TestStream {
