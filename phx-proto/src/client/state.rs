@@ -699,6 +699,9 @@ impl State {
             if params.fixed().is_some_and(|params| !is_object(params)) {
                 return Err(JoinError::ParamsNotObject { topic: topic.clone() });
             }
+            // The core checks fixed parameters, and those with positions are not fixed. A recording does not
+            // show what positions are added to, so a replay could not repeat a refusal by the core.
+            self.socket.check_params(topic, &params)?;
             params = held.rebased(params);
         }
         apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;

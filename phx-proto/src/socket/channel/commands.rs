@@ -243,7 +243,7 @@ impl Socket {
 
     /// Checks that a join with these parameters can be encoded and is not too large. Parameters
     /// that are made by a function are checked when the join is written.
-    fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
+    pub(crate) fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
         params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
     }
 

@@ -368,6 +368,30 @@ fn params_must_be_object() {
     plain.set_join_params(json!([1])).expect("it is wanted");
 }
 
+/// Parameters that are too large are refused, and the channel keeps the ones that it has.
+#[test]
+fn too_large_params_keep_held_ones() {
+    let script = Script::new();
+    let client = script.client(config().max_push_bytes(200));
+    let orders = want(&client, catch_up(Cursor::at(5)));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    let large = || json!({"user": 7, "x": "x".repeat(300)});
+    let set = orders.set_join_params(large());
+    assert!(matches!(set, Err(JoinError::TooLarge { limit: 200 })), "{set:?}");
+    let replace = JoinOptions::new().replace_params();
+    let wanted = client.want_with("orders", large(), replace);
+    assert!(matches!(wanted, Err(JoinError::TooLarge { limit: 200 })), "{wanted:?}");
+    script.disconnect();
+    assert_eq!(join_of(&script).json(), json!({"user": 7, "since": 5}));
+    // When the consumer has ended, the parameters have no position.
+    let plain = client.want("orders", json!({"user": 7})).expect("the same parameters");
+    drop(orders);
+    script.disconnect();
+    assert_eq!(join_of(&script).json(), json!({"user": 7}));
+    drop(plain);
+}
+
 /// The parameters of an auto-join are not checked again for a handle that catches up.
 #[test]
 fn array_of_auto_join_ends_channel() {
