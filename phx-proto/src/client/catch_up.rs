@@ -299,8 +299,9 @@ impl CatchUpReader {
     fn read_join(&mut self, response: Payload, mark: JoinMark) -> Option<ChannelEvent> {
         self.joins = mark.number;
         let mut read = Ok(());
-        if !mark.asked && self.sequencer.cursor().position().is_some() {
-            // The join was under way before this consumer existed, or before it had a position.
+        if mark.asked != self.sequencer.cursor().position().is_some() {
+            // The join was under way before this consumer existed, before it had a position, or before it
+            // found out that the server had started its numbers over.
             self.sequencer.lost();
         } else {
             self.sequencer.joined();

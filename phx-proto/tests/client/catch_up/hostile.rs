@@ -55,6 +55,44 @@ fn restarted_numbers_are_a_gap() {
     assert_eq!(seen, ["gap 500..=?", "interrupted", "resumed", "1", "2", "caught up"]);
 }
 
+/// The server counts from one again, and the channel is joined twice before the consumer reads the first of
+/// these joins. Both have the old position, so neither brings the messages of the restarted server.
+#[test]
+fn join_with_position_before_restart_does_not_count() {
+    for contract in [Contract::in_response(), in_events()] {
+        let script = Script::new();
+        let client = script.client(config());
+        let in_response = contract == Contract::in_response();
+        let orders = want(&client, catch_up(Cursor::at(500)).contract(contract));
+        let answer = |join: &Sent, mut replay: Value, newest: u64| {
+            replay["newest"] = newest.into();
+            if in_response {
+                script.reply(join, "ok", replay);
+            } else {
+                script.reply(join, "ok", json!({}));
+                script.push("orders", "missed", replay);
+                script.push("orders", "caught_up", json!({"newest": newest}));
+            }
+        };
+        answer(&join_of(&script), missed([]), 2);
+        live(&script, [3]);
+        settle(&script);
+        script.disconnect();
+        let join = join_of(&script);
+        assert_eq!(since(&join), Some(500));
+        answer(&join, missed([]), 3);
+        settle(&script);
+        let reading = take(&script, orders.messages(), 9);
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), None);
+        answer(&join, missed(1..=3), 3);
+        let (_, seen) = script.finish(reading);
+        let rejoined = ["interrupted", "resumed"];
+        let expected = [&["gap 500..=?"], &rejoined[..], &rejoined, &["1", "2", "3", "caught up"]];
+        assert_eq!(seen, expected.concat());
+    }
+}
+
 /// An answer without a replay, such as that of an old server.
 #[test]
 fn invalid_replay_is_a_gap() {
