@@ -29,7 +29,8 @@ use crate::wire::payload::Payload;
 
 /// Waits until the queue accepts the push, then waits for the outcome. If the queue has not accepted
 /// it by `until`, the push was not sent in time. Dropping the future leaves the line or withdraws the
-/// push. A shutdown waits for each push in a line, except for a repeat, which it counts anyway.
+/// push. A shutdown waits for each push in a line. `State::waiting_for_space` does not count repeats, because
+/// `Repeats::waiting` already does.
 pub(super) async fn push_when_ready(
     shared: &Shared,
     (topic, interest): (&Topic, InterestId),

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   poll ─▶ todo ─▶ provider, dial ─▶ read ─▶ expire ─▶ write, flush ─┐
-//!     ▲                                                         │ something moved,
-//!     └── timer, transport, handles wake ◀── Pending ◀──────────┴ within the budget: again
+//!     ▲                                                               │ something moved,
+//!     └── timer, transport, handles wake ◀── Pending ◀────────────────┴ within the budget: again
 //! ```
 //!
 //! Reading never waits for writing, nor writing for reading: every poll of the driver polls both, each

@@ -36,8 +36,9 @@ pub enum StatusRule {
     Backoff,
     /// Reconnect with the long delays of [`Config::refused_after`](crate::Config::refused_after).
     Refused,
-    /// Give up. With a credential provider, or if the credentials were replaced during the attempt, first
-    /// retry with the fresh ones.
+    /// Give up, unless there is a credential provider or the credentials were replaced during the attempt.
+    /// Then retry: the first time after an ordinary delay, later with the delays of
+    /// [`Config::refused_after`](crate::Config::refused_after).
     Unauthorized,
     /// Give up.
     Stop,

@@ -251,7 +251,8 @@ fn parse_except(entry: &str) -> Option<Except> {
     (!domain.is_empty()).then_some(Except::Domain(domain, port))
 }
 
-/// A network. One of mapped addresses is the IPv4 network, as `uri::address` does for an address.
+/// Makes the exception for a network. A network of IPv4-mapped IPv6 addresses becomes the IPv4 network, as
+/// `uri::address` makes an IPv4 address of a mapped one.
 fn network_of(network: IpAddr, bits: u32) -> Except {
     /// The bits that all mapped addresses have in common.
     const MAPPED: u32 = 96;

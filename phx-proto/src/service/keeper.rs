@@ -236,7 +236,7 @@ impl<R: Runtime> Keeper<R> {
             Signal::ConnectFailed { cause, .. } => entry.lost(cause),
             Signal::Disconnected { cause, next, .. } => {
                 // The application called `connect` while the connection was closing. A connection that was
-                // stopped must not begin anew, because it has no name any more.
+                // stopped must not connect again, because its name is removed.
                 if next == NextStep::Reconnect && entry.is_stopped() {
                     self.client.close();
                 }

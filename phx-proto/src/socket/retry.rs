@@ -101,7 +101,7 @@ impl Retry {
         self.credentials_replaced = false;
     }
 
-    /// Called when the application replaces the credentials, of which the server has refused none.
+    /// Called when the application replaces the credentials. The server has not refused the new ones yet.
     pub(crate) const fn replace_credentials(&mut self, is_dialling: bool) {
         self.credentials_refused = false;
         self.credentials_replaced = is_dialling;

@@ -71,9 +71,8 @@ fn example_without_variables_names_them() {
     );
 }
 
-/// A snapshot of every message: each names the connection and the key, and the correction.
-/// A topic, a header or a parameter has the same name in both of its forms: as a key of an object, and in a
-/// list of pairs.
+/// Variables are replaced in the names of topics and headers, both when the value is an object and when it
+/// is a list.
 #[test]
 fn variables_in_names_are_replaced() {
     let name = "${PHOENIX_API_KEY}";
@@ -105,6 +104,7 @@ fn variables_in_names_are_replaced() {
     }
 }
 
+/// A snapshot of every message: each names the connection and the key, and the correction.
 #[test]
 fn every_mistake_has_a_helpful_message() {
     let uri = r#""uri": "ws://localhost/socket/websocket""#;

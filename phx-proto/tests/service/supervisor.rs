@@ -723,7 +723,7 @@ fn grace_bounds_every_wait() {
 }
 
 /// While a stopped connection closes, another part of the program asks its client to connect again. The
-/// connection ends all the same; it would have no name any more.
+/// connection ends all the same. If it connected again, it would run on without a name.
 #[test]
 fn stopped_connection_does_not_connect_again() {
     type Stops = fn(&Supervisor) -> Pin<Box<dyn Future<Output = ()> + '_>>;
@@ -755,7 +755,7 @@ fn stopped_connection_does_not_connect_again() {
 }
 
 /// The program disconnects a client that waits for a retry, which ends the connection, and connects it again
-/// before the task has noticed. The last event says that the connection is closed.
+/// before the task has noticed. The last event is `phoenix.connection.closed`.
 #[test]
 fn ended_connection_has_closed_event_last() {
     for down in [true, false] {

@@ -367,7 +367,7 @@ impl Terminal {
         self.process.try_clone().unwrap().into()
     }
 
-    /// What a user types.
+    /// Types a text at the terminal, as a user does.
     pub(crate) fn type_text(&self, text: &str) {
         (&self.user).write_all(text.as_bytes()).unwrap();
     }

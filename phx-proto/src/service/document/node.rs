@@ -49,8 +49,8 @@ impl Node {
         }
     }
 
-    /// Replaces every string in the value, at every depth. The keys of objects are strings too: the key of a
-    /// connection may be a topic or the name of a header.
+    /// Replaces every string in the value, at every depth. This includes the keys of objects, because such a
+    /// key may be a topic or the name of a header.
     pub(super) fn try_map_texts<E>(
         &mut self,
         map: &mut impl FnMut(&str) -> Result<String, E>,

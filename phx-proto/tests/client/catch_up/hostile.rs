@@ -240,7 +240,7 @@ fn ended_stream_leaves_positions_of_others() {
 /// A mailbox was full, which ends its stream, and the program does not read the stream to its end. No replay
 /// can continue this stream, so the joins do not have its position.
 #[test]
-fn overflowed_stream_leaves_positions_unread() {
+fn unread_overflowed_stream_adds_no_position() {
     let script = Script::new();
     let client = script.client(config());
     let mailbox = MailboxOptions::new().messages(1).policy(MailboxPolicy::Close);

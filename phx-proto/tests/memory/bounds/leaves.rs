@@ -1,4 +1,4 @@
-//! Topics that the server does not confirm to be left.
+//! Leaves that the server does not confirm.
 
 use core::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::hand::{Hand, config};
 use phx_proto::Signal;
 use phx_proto::event::LeaveOutcome;
 
-/// The server never answers a leave. The client keeps nothing of a leave that was written and timed out,
-/// however many topics there are.
+/// The server never answers a leave. After a leave has timed out, the client keeps at most the name of its
+/// topic, within the bound of the names of topics that ended.
 #[test]
 fn unanswered_leaves() {
     let mut hand = Hand::open(config().heartbeat_interval(Duration::ZERO));

@@ -15,8 +15,9 @@ use crate::log::LAST_LINES;
 use crate::source;
 use crate::writer::{Gone, Writer, is_ready};
 
-/// How long the client waits in total for a file that is slower than the recording, until the file catches
-/// up. Then the recording ends, because while it waits, the client can do nothing else, not even disconnect.
+/// The total time for which the client waits for a file that is slower than the recording. The count starts
+/// again when the file has caught up. When the time is used up, the recording ends, because a client that
+/// waits can do nothing else, not even disconnect.
 const STUCK: Duration = Duration::from_millis(500);
 
 /// A recording that is being written. When it is dropped, the last lines are written.

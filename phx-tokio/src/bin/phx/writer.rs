@@ -1,4 +1,4 @@
-//! A thread that writes lines to standard output or standard error from a bounded queue.
+//! A thread that writes lines to standard output, standard error or a recording, from a bounded queue.
 //!
 //! ```text
 //!   tasks ──send──▶ queue (bounded) ──▶ one thread ──write──▶ pipe, terminal, file

@@ -57,7 +57,7 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 /// Reads the members of an object. Of two equal keys the first one is kept, and the second result is that
 /// key.
 fn members(value: &RawValue) -> serde_json::Result<(Members<'_>, Option<String>)> {
-    /// In their order, including repeated keys.
+    /// The members of an object in their order, including those with repeated keys.
     struct Listed<'a>(Vec<(String, &'a RawValue)>);
 
     struct List;

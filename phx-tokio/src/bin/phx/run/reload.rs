@@ -64,7 +64,7 @@ impl Reload {
             Ok(read) => read,
             Err(_) => {
                 log(&format!(
-                    "the reload waits for {}, which cannot be read yet",
+                    "the reload waits for {}, or for a TLS file that it names",
                     shown(&self.file)
                 ));
                 going_on.store(false, Ordering::Relaxed);
@@ -76,7 +76,7 @@ impl Reload {
         read.unwrap_or_else(|error| Err(Failed::Local(error.to_string())))
     }
 
-    /// Applies the differences to the file that was read again.
+    /// Changes the connections as the new document requires, or reports the problems of the document.
     async fn apply(&mut self, next: Result<Connections, Failed>) {
         let file = shown(&self.file);
         let next = match next {
