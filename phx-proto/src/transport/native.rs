@@ -66,6 +66,10 @@ pub struct Native<S> {
     /// The size of the next read, if it is the first after a wake-up or if the last read filled its buffer.
     size: usize,
     size_max: usize,
+    /// The maximum size of the next read of a long frame, if it is larger than `size`. The bytes of
+    /// a read are cleared before it, so a read that does not fill its buffer resets this to
+    /// [`PORTION`].
+    portion: usize,
     /// Whether the last read did not fill its buffer, so that the stream probably has no more
     /// bytes.
     drained: bool,
@@ -111,6 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             read: BytesMut::from(&upgraded.leftover[..]),
             size: SMALL.min(size_max),
             size_max,
+            portion: PORTION,
             drained: false,
             write: BytesMut::new(),
             acknowledgements: Acknowledgements::default(),
@@ -135,7 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
             (size, polled)
         } else {
             let filled = self.read.len();
-            let size = self.reserve(size, missing);
+            let size = self.reserve(size, missing).min(size.max(self.portion));
             self.read.resize(filled + size, 0);
             let polled = Pin::new(&mut self.stream).poll_read(cx, &mut self.read[filled..]);
             let read = if let Poll::Ready(Ok(read)) = polled { read } else { 0 };
@@ -144,6 +149,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         };
         let Poll::Ready(Ok(read)) = polled else {
             self.drained = false;
+            self.portion = PORTION;
             if self.read.is_empty() {
                 self.read = BytesMut::new();
             }
@@ -153,13 +159,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Native<S> {
         self.drained = read < size;
         if !self.drained {
             self.size = self.size.max((size * 4).min(self.size_max));
-        } else if is_first && read < self.size / 4 {
-            self.size = (self.size / 4).max(SMALL.min(self.size_max));
+            self.portion = self.portion.max(size * 4);
+        } else {
+            self.portion = PORTION;
+            if is_first && read < self.size / 4 {
+                self.size = (self.size / 4).max(SMALL.min(self.size_max));
+            }
         }
         Poll::Ready(Ok(read))
     }
 
-    /// Reserves space in the buffer for a read, and returns the size of that read.
+    /// Reserves space in the buffer for a read, and returns the maximum size of that read.
     ///
     /// Growing the buffer copies its contents. To avoid that, a new buffer has twice the size of a
     /// read, so the rest of an incomplete frame usually fits. For a long frame the buffer is
@@ -616,5 +626,50 @@ mod tests {
         assert_eq!(asked[0], SMALL);
         assert!(asked[1] <= PORTION + SMALL, "{asked:?}");
         assert!(asked.len() <= 10, "{asked:?}");
+    }
+
+    /// The rest of a long frame arrives slowly: after a read that did not fill its buffer, only a
+    /// portion of the rest is cleared for the next read, also if no byte arrives.
+    #[test]
+    fn slow_long_frame_clears_portions() {
+        let mut bench = Bench::new(Io::new);
+        let mut part = b"\x82\x7f\x00\x00\x00\x00\x00\x80\x00\x00".to_vec();
+        part.resize(part.len() + (4 << 20), 7);
+        bench.ends().reads.push_back(part);
+        while !bench.ends().reads.is_empty() {
+            assert_eq!(bench.receive(), Poll::Ready(Received::Part));
+        }
+        bench.ends().asked.clear();
+        for _ in 0..100 {
+            bench.ends().reads.push_back(vec![7]);
+            assert_eq!(bench.receive(), Poll::Ready(Received::Part));
+        }
+        for _ in 0..100 {
+            assert!(bench.receive().is_pending());
+        }
+        let asked = core::mem::take(&mut bench.ends().asked);
+        let max = asked[1..].iter().max();
+        assert!(asked.len() == 200 && max <= Some(&(PORTION + SMALL)), "{max:?}");
+    }
+
+    /// A read from a TLS stream returns at most 16 KiB.
+    #[test]
+    fn long_frame_in_records_clears_little() {
+        const LENGTH: usize = 8 << 20;
+        let mut bench = Bench::new(Io::new);
+        let mut frame = b"\x82\x7f\x00\x00\x00\x00\x00\x80\x00\x00".to_vec();
+        frame.resize(frame.len() + LENGTH, 7);
+        let records = frame.chunks(16 << 10).map(<[u8]>::to_vec);
+        bench.ends().reads.extend(records);
+        let received = loop {
+            match bench.receive() {
+                Poll::Ready(Received::Part) => {}
+                other => break other,
+            }
+        };
+        let Poll::Ready(Received::Frame(frame)) = received else { panic!("{received:?}") };
+        assert_eq!(frame.len(), LENGTH);
+        let cleared: usize = bench.ends().asked.iter().sum();
+        assert!(cleared <= 5 * LENGTH, "{cleared}");
     }
 }
