@@ -38,7 +38,9 @@ const CODEC_BITS: u8 = 15;
 /// The maximum number of DEFLATE blocks in a message, in addition to one for each [`BLOCK_BYTES`]. An
 /// empty block with code tables of its own has 20 bytes, and takes as long as 10 KiB of text.
 const BLOCKS_MAX: usize = 4_096;
-const BLOCK_BYTES: usize = 512;
+/// With a `memLevel` of 1, the smallest, zlib ends a block after 127 symbols. Each symbol stands for at
+/// least one byte. More blocks would give an attacker more time.
+const BLOCK_BYTES: usize = 127;
 
 /// A client sends a message as it is, if compression would make it more than this many times shorter.
 /// Servers refuse such messages as attacks: Bandit if the ratio is more than 25.

@@ -7,7 +7,7 @@ use phx_proto::upgrade::{Upgrade, UpgradeError, UpgradeRequest};
 use phx_proto::websocket::{Endpoint, Event, Fault, Limits, Scratch, Violation};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use zlib_rs::{Deflate, DeflateFlush};
+use zlib_rs::{Deflate, DeflateConfig, DeflateFlush};
 
 use super::oracle::sizes;
 use super::support::{
@@ -239,6 +239,31 @@ fn bombs_of_blocks_are_refused() {
     let tables = [&tables.repeat(1_025)[..], b"\0"].concat();
     let outcome = receive(&mut limited(1 << 20), [&compressed(BINARY, tables).bytes()[..]]);
     assert_eq!(outcome.violation, too_many);
+}
+
+/// A server may set zlib's `memLevel` to 1, as Bandit's `deflate_options` can. Then a block ends after
+/// 127 symbols, and in base64 almost every symbol is one byte.
+#[test]
+fn short_blocks_of_small_memory_are_received() {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut seed = 7_u64;
+    let digits = core::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        DIGITS[(seed >> 58) as usize]
+    });
+    let text: Vec<u8> = digits.take(3_000_000).collect();
+    let window_bits = -15;
+    for mem_level in [1, 2] {
+        let config = DeflateConfig { mem_level, window_bits, ..DeflateConfig::default() };
+        let mut codec = Deflate::new_with_config(config);
+        let mut data = vec![0; text.len() + 1_000];
+        codec.compress(&text, &mut data, DeflateFlush::SyncFlush).expect("enough space");
+        data.truncate(codec.total_out() as usize);
+        let data = data.strip_suffix(&[0, 0, 0xff, 0xff]).expect("a tail");
+        let outcome = receive(&mut limited(text.len()), [&compressed(TEXT, data).bytes()[..]]);
+        assert_eq!(outcome.violation, None, "{mem_level}");
+        assert!(outcome.items == [Item::Text(text.clone())], "{mem_level}");
+    }
 }
 
 /// RFC 7692 section 6.2 and RFC 6455 section 8.1: a text is checked after decompression.
