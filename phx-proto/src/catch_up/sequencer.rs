@@ -245,6 +245,12 @@ impl<M> Sequencer<M> {
         }
     }
 
+    /// The position of the first message that is held back.
+    #[cfg(feature = "driver")]
+    pub(crate) fn first_held(&self) -> Option<u64> {
+        self.held.front().map(|held| held.position)
+    }
+
     /// Whether live messages are held back until the replay ends.
     #[must_use]
     pub const fn is_replaying(&self) -> bool {

@@ -24,7 +24,6 @@ use super::mailbox::{Item, JoinMark};
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use crate::catch_up::{Contract, Cursor, Gap, Replay, ReplayError, Sequencer, SequencerStep};
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::topic::Topic;
 use crate::wire::payload::Payload;
 
@@ -106,9 +105,76 @@ impl fmt::Debug for CatchUp {
 pub(super) struct Follower {
     position_of: Arc<PositionFn>,
     pub(super) contract: Contract,
-    cursor: Mutex<Cursor>,
-    /// Whether the consumer had a position when join parameters were last computed.
-    asked: AtomicBool,
+    place: Mutex<Place>,
+}
+
+/// The position of a consumer, and the one that its joins have.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    cursor: Cursor,
+    /// The position before the messages that were dropped while the consumer had no position. Joins have it
+    /// as long as the consumer has none, if `begun`.
+    before_missed: Option<u64>,
+    /// Whether a replay has ended, so that the consumer needs every later message. Before that, the next join
+    /// starts over with the messages that the server chooses.
+    begun: bool,
+    /// Messages that the consumer held back were dropped, so a join without a position does not serve it.
+    must_ask: bool,
+    /// Counts how often the server has started its numbers over.
+    numbering: u64,
+    /// The position in the join parameters that were computed last.
+    asked: Option<Asked>,
+}
+
+/// The position of a consumer in the parameters of a join.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    position: u64,
+    /// The numbering to which the position belongs.
+    numbering: u64,
+}
+
+impl Place {
+    /// Sets the position that the consumer has reached.
+    fn reach(&mut self, cursor: Cursor) {
+        if cursor.position().is_some() {
+            (self.before_missed, self.must_ask) = (None, false);
+        } else if self.cursor.position().is_some() {
+            self.numbering += 1;
+        }
+        self.cursor = cursor;
+    }
+
+    /// The position from which the consumer needs every message.
+    fn needs(&self) -> Option<u64> {
+        self.cursor.position().or(self.before_missed.filter(|_| self.begun))
+    }
+
+    /// The messages from this position on were dropped.
+    fn miss(&mut self, first: u64) {
+        if self.cursor.position().is_none() {
+            let before = first.saturating_sub(1);
+            self.before_missed = Some(self.before_missed.map_or(before, |it| it.min(before)));
+        }
+    }
+
+    /// The position for the next join, which is remembered.
+    fn ask(&mut self) -> Option<u64> {
+        let position = self.needs();
+        let numbering = self.numbering;
+        self.asked = position.map(|position| Asked { position, numbering });
+        position
+    }
+
+    /// Whether the replay of a join that had this position brings every message that the consumer lacks.
+    fn is_served_by(&self, asked: Option<Asked>) -> bool {
+        match asked {
+            Some(Asked { position, numbering }) => {
+                numbering == self.numbering && self.needs().is_none_or(|needs| position <= needs)
+            }
+            None => self.cursor.position().is_none() && !self.must_ask,
+        }
+    }
 }
 
 /// The application's position function panicked.
@@ -120,18 +186,22 @@ impl Follower {
         Arc::new(Self {
             position_of,
             contract,
-            cursor: Mutex::new(cursor),
-            asked: AtomicBool::new(false),
+            place: Mutex::new(Place { cursor, ..Place::default() }),
         })
     }
 
-    pub(super) fn cursor(&self) -> Cursor {
-        *self.cursor.lock()
+    /// Called when the replay of a join has ended, or when the consumer begins without one.
+    pub(super) fn begin(&self) {
+        self.place.lock().begun = true;
     }
 
-    /// Whether the consumer had a position when join parameters were last computed.
-    pub(super) fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+    pub(super) fn cursor(&self) -> Cursor {
+        self.place.lock().cursor
+    }
+
+    /// The position in the join parameters that were computed last.
+    pub(super) fn asked(&self) -> Option<Asked> {
+        self.place.lock().asked
     }
 
     /// Calls the application's position function. No lock may be held.
@@ -139,14 +209,38 @@ impl Follower {
         catch_unwind(AssertUnwindSafe(|| (self.position_of)(message))).map_err(|_| Panicked)
     }
 
-    /// Counts the messages that have no position or for which the position function panics. Messages that
-    /// belong to a replay are not counted. No lock may be held.
-    pub(super) fn count_unnumbered(&self, messages: &[Message]) -> u64 {
-        let unnumbered = |message: &&Message| {
-            self.part(message.event()).is_none()
-                && !matches!(self.position_of(message), Ok(Some(_)))
-        };
-        messages.iter().filter(unnumbered).count() as u64
+    /// Called for messages that were dropped. Returns the number of those that no replay brings: they have
+    /// no position, or the position function panics. Messages that belong to a replay are not counted. If
+    /// the consumer has no position, the next join has the one before the first of these messages. No lock
+    /// may be held.
+    pub(super) fn missed(&self, messages: &[Message]) -> u64 {
+        let (mut lost, mut first) = (0, None);
+        let mut see =
+            |position: u64| first = Some(first.map_or(position, |it: u64| it.min(position)));
+        for message in messages {
+            match self.part(message.event()) {
+                None => match self.position_of(message) {
+                    Ok(Some(position)) => see(position),
+                    Ok(None) | Err(Panicked) => lost += 1,
+                },
+                // A consumer that has a position continues from there.
+                Some(Part::Part) if self.cursor().position().is_none() => {
+                    let replay = self.contract.read(message.payload());
+                    for replayed in replay.map(|it| it.messages).unwrap_or_default() {
+                        let message =
+                            Message::new(message.topic.clone(), replayed.event, replayed.payload);
+                        if let Ok(Some(position)) = self.position_of(&message) {
+                            see(position);
+                        }
+                    }
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some(first) = first {
+            self.place.lock().miss(first);
+        }
+        lost
     }
 
     /// Whether a message of this event ends the replay, continues it, or neither.
@@ -198,9 +292,7 @@ impl Positions {
     pub(super) fn add_to(&self, params: Payload) -> Option<Payload> {
         let mut since = BTreeMap::new();
         for follower in self.0.lock().iter() {
-            let position = follower.cursor().position();
-            follower.asked.store(position.is_some(), Ordering::Relaxed);
-            let Some(position) = position else { continue };
+            let Some(position) = follower.place.lock().ask() else { continue };
             let smallest = since.entry(follower.contract.param.clone()).or_insert(position);
             *smallest = position.min(*smallest);
         }
@@ -262,7 +354,7 @@ impl CatchUpReader {
     /// first. This method also stores the position that the consumer has then reached.
     pub(super) fn next(&mut self) -> Option<Read> {
         let step = self.sequencer.next_step()?;
-        *self.follower.cursor.lock() = self.sequencer.cursor();
+        self.follower.place.lock().reach(self.sequencer.cursor());
         Some(match step {
             SequencerStep::Message(message) => Read::Event(ChannelEvent::Message(message)),
             SequencerStep::CaughtUp => Read::Event(ChannelEvent::CaughtUp),
@@ -273,6 +365,15 @@ impl CatchUpReader {
         })
     }
 
+    /// Called before the sequencer drops the messages that it holds back.
+    fn miss_held(&self) {
+        if let Some(first) = self.sequencer.first_held() {
+            let mut place = self.follower.place.lock();
+            place.must_ask |= place.begun && place.cursor.position().is_none();
+            place.miss(first);
+        }
+    }
+
     /// Reads an item of the mailbox. If this returns an event, the consumer must get it before the results of
     /// [`next`](Self::next).
     pub(super) fn read(&mut self, item: Item) -> Option<ChannelEvent> {
@@ -280,6 +381,7 @@ impl CatchUpReader {
             Item::Event(ChannelEvent::Message(message)) => self.read_message(message),
             Item::Event(event) => {
                 if matches!(event, ChannelEvent::Interrupted { .. }) {
+                    self.miss_held();
                     self.sequencer.interrupted();
                 }
                 Some(event)
@@ -290,6 +392,7 @@ impl CatchUpReader {
                 None
             }
             Item::Missing => {
+                self.miss_held();
                 self.sequencer.lost();
                 None
             }
@@ -299,9 +402,10 @@ impl CatchUpReader {
     fn read_join(&mut self, response: Payload, mark: JoinMark) -> Option<ChannelEvent> {
         self.joins = mark.number;
         let mut read = Ok(());
-        if mark.asked != self.sequencer.cursor().position().is_some() {
-            // The join was under way before this consumer existed, before it had a position, or before it
-            // found out that the server had started its numbers over.
+        let is_served = self.follower.place.lock().is_served_by(mark.asked);
+        if !is_served {
+            // The join was under way before this consumer existed or had a position, or before it found out
+            // that the server had started its numbers over.
             self.sequencer.lost();
         } else {
             self.sequencer.joined();
@@ -374,7 +478,8 @@ mod tests {
         let catch_up = CatchUp::new(position_of).cursor(Cursor::at(5)).contract(contract);
         let (follower, topic) = (Follower::new(catch_up), Topic::from("orders"));
         let mut reader = CatchUpReader::new(follower, topic, (8, 1 << 20), false);
-        let mark = JoinMark { number: 1, first: true, asked: true };
+        let asked = Some(Asked { position: 5, numbering: 0 });
+        let mark = JoinMark { number: 1, first: true, asked };
         let response = Payload::from(json!({}));
         assert!(reader.read(Item::Joined { response, mark }).is_none());
         reader

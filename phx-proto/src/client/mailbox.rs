@@ -28,6 +28,7 @@
 
 use std::collections::VecDeque;
 
+use super::catch_up::Asked;
 use super::messages::{ChannelEvent, Message, StreamEnd};
 use crate::event::cause::Interruption;
 use crate::wire::payload::Payload;
@@ -76,8 +77,8 @@ pub(super) struct JoinMark {
     /// Whether the consumer gets no `Resumed` for it: it is the first join of the channel, or was kept as
     /// `Gap::begun`.
     pub(super) first: bool,
-    /// Whether the parameters of the join contained the position of the consumer.
-    pub(super) asked: bool,
+    /// The position of the consumer in the parameters of the join.
+    pub(super) asked: Option<Asked>,
 }
 
 /// The bounds and the policy of a mailbox.
@@ -325,9 +326,8 @@ impl Mailbox {
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
-    /// Records a join for a consumer that catches up. `asked` is true if the parameters contained its
-    /// position.
-    pub(super) fn joined(&mut self, response: Payload, first: bool, asked: bool) {
+    /// Records a join for a consumer that catches up. `asked` is its position in the parameters.
+    pub(super) fn joined(&mut self, response: Payload, first: bool, asked: Option<Asked>) {
         self.joins += 1;
         let mark = JoinMark { number: self.joins, first, asked };
         self.change_tail(|tail| {
@@ -614,7 +614,7 @@ impl Gap {
         if let (Some(response), Some(mark), None) = (response, joined, &self.begun) {
             // The interruptions before and after this join are reported as one.
             let mark = JoinMark { first: true, ..mark };
-            self.begun = Some(Box::new((response, mark))).filter(|_| !mark.asked);
+            self.begun = Some(Box::new((response, mark))).filter(|_| mark.asked.is_none());
         }
         self.replay_timed_out = false;
         self.missing = 0;

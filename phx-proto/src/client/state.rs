@@ -806,6 +806,7 @@ impl State {
             self.wakes.extend(waiter.take_waker());
             if let Wait::CatchUp(subscriber) = &waiter.wait {
                 if let Some(subscriber) = subscriber.upgrade() {
+                    subscriber.begin();
                     let mut slot = subscriber.lock();
                     slot.mailbox.replay_timed_out();
                     self.wakes.extend(slot.parked.take());

@@ -86,6 +86,13 @@ impl Subscriber {
         self.following.as_ref().map(|following| following.follower.cursor())
     }
 
+    /// Called when the replay of a consumer that catches up did not end in time.
+    pub(super) fn begin(&self) {
+        if let Some(following) = &self.following {
+            following.follower.begin();
+        }
+    }
+
     /// Makes the reader of a consumer that catches up.
     pub(super) fn reader(&self) -> Option<Box<CatchUpReader>> {
         let Following { follower, live, .. } = self.following.as_ref()?;
@@ -98,7 +105,7 @@ impl Subscriber {
     /// lock may be held.
     pub(super) fn report_missed(&self, missed: &[Message]) {
         let Some(following) = &self.following else { return };
-        let lost = following.follower.count_unnumbered(missed);
+        let lost = following.follower.missed(missed);
         if lost > 0 {
             let mut slot = self.lock();
             slot.mailbox.lagged(lost);
@@ -217,6 +224,9 @@ impl State {
         }
         let joined = self.socket.channel_status(topic) == ChannelStatus::Joined;
         let live = joined && follower.cursor().position().is_none();
+        if live {
+            follower.begin();
+        }
         let waiter = WaiterId::CatchUp(self.waiters.mint());
         let following = Following { follower, live, waiter };
         let subscriber =
@@ -284,6 +294,9 @@ impl State {
             let mut slot = subscriber.lock();
             if let Some(following) = &subscriber.following {
                 let follower = &following.follower;
+                if follower.contract.events.is_none() {
+                    follower.begin();
+                }
                 slot.mailbox.joined(response.clone(), first, follower.asked());
                 self.waiters.await_replay(following.waiter, follower, self.now);
             } else if !first {
@@ -425,7 +438,10 @@ impl State {
             if let Some(Following { follower, waiter, .. }) = &subscriber.following {
                 match follower.part(message.event()) {
                     Some(Part::Part) => waiters.await_replay(*waiter, follower, now),
-                    Some(Part::End) => waiters.disarm(*waiter),
+                    Some(Part::End) => {
+                        follower.begin();
+                        waiters.disarm(*waiter);
+                    }
                     None => {}
                 }
             }

@@ -1,5 +1,7 @@
 //! Unusual sequences: handles that come and go during a replay, and positions at the ends of their range.
 
+use core::time::Duration;
+
 use phx_proto::client::MailboxPolicy;
 
 use super::*;
@@ -205,4 +207,164 @@ fn first_join_counts_although_it_was_not_read() {
     let (_, seen) = script.finish(reading);
     let rejoined = ["interrupted", "resumed"];
     assert_eq!(seen, [&["caught up"], &rejoined[..], &rejoined, &["8", "9", "10"]].concat());
+}
+
+/// A mailbox of one holds a message without a position, so messages with positions are dropped. The
+/// consumer has no position, so the next join has the one before the dropped messages.
+#[test]
+fn overflow_before_first_position_is_replayed() {
+    for (is_cut, is_late) in [(false, false), (true, false), (false, true), (true, true)] {
+        let script = Script::new();
+        let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+        let plain = client.want("orders", json!({"user": 7})).expect("it is accepted");
+        let early = (!is_late).then(|| want(&client, catch_up(Cursor::new())));
+        let join = join_of(&script);
+        assert_eq!(since(&join), None);
+        script.reply(&join, "ok", missed([]));
+        settle(&script);
+        let orders = early.unwrap_or_else(|| want(&client, catch_up(Cursor::new())));
+        let messages = orders.messages();
+        script.push("orders", "typing", json!({}));
+        live(&script, 3..=4);
+        settle(&script);
+        if is_cut {
+            script.disconnect();
+            script.accept_connect();
+        }
+        let reading = take(&script, messages, if is_late { 6 } else { 7 });
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), Some(2), "cut: {is_cut}, late: {is_late}");
+        script.reply(&join, "ok", missed(3..=5));
+        let (_, seen) = script.finish(reading);
+        let expected = ["caught up", "typing", "interrupted", "resumed", "3", "4", "5"];
+        assert_eq!(seen, expected[usize::from(is_late)..]);
+        drop(plain);
+    }
+}
+
+/// The dropped messages are replayed after a position that the consumer, when it has read its mailbox, has not
+/// reached: the server has sent others before them, while the channel was not joined.
+#[test]
+fn overflow_after_hole_is_replayed_from_hole() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::new()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    live(&script, [1]);
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), None);
+    // The server sent 2 meanwhile.
+    script.reply(&join, "ok", missed([]));
+    live(&script, [3]);
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(2));
+    script.reply(&join, "ok", missed([3]));
+    settle(&script);
+    let reading = take(&script, orders.messages(), 9);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(1));
+    script.reply(&join, "ok", missed(2..=3));
+    let (_, seen) = script.finish(reading);
+    let rejoined = ["interrupted", "resumed"];
+    assert_eq!(
+        seen,
+        [&["caught up", "1"], &rejoined[..], &rejoined, &["2", "3", "caught up"]].concat()
+    );
+}
+
+/// A part of the replay is dropped too. Its first message is the one from which the next join continues.
+#[test]
+fn dropped_part_before_first_position_is_replayed() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "typing", json!({}));
+    script.push("orders", "missed", missed([6, 7]));
+    script.push("orders", "caught_up", json!({}));
+    live(&script, [8]);
+    settle(&script);
+    let reading = take(&script, orders.messages(), 3);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(5));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed(6..=8));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["typing", "interrupted", "resumed"]);
+}
+
+/// The end of the replay is dropped, and the message that the consumer held back until then is replayed.
+#[test]
+fn held_message_before_dropped_end_is_replayed() {
+    for (is_cut, later) in [(false, None), (true, None), (false, Some(9)), (true, Some(9))] {
+        let script = Script::new();
+        let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+        let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+        let join = join_of(&script);
+        script.reply(&join, "ok", json!({}));
+        live(&script, [8]);
+        script.push("orders", "caught_up", json!({}));
+        live(&script, later);
+        settle(&script);
+        if is_cut {
+            script.disconnect();
+            let join = join_of(&script);
+            assert_eq!(since(&join), later.map(|later| later - 1));
+            script.reply(&join, "ok", json!({}));
+            settle(&script);
+        }
+        let rejoins = if is_cut { 2 } else { 1 };
+        let reading = take(&script, orders.messages(), 2 * rejoins + 1);
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), Some(7), "cut: {is_cut}, later: {later:?}");
+        script.reply(&join, "ok", json!({}));
+        script.push("orders", "missed", missed([8]));
+        let (_, seen) = script.finish(reading);
+        assert_eq!(seen.last().map(String::as_str), Some("8"), "{seen:?}");
+    }
+}
+
+/// The first replay has not ended when a message is dropped, so the next join has no position, and the server
+/// chooses anew what it replays.
+#[test]
+fn overflow_during_first_replay_starts_over() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "typing", json!({}));
+    live(&script, [8]);
+    settle(&script);
+    let reading = take(&script, orders.messages(), 4);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6, 7, 8]));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["typing", "interrupted", "resumed", "6"]);
+}
+
+/// The end of the first replay does not come in time. Messages that are dropped after that are replayed.
+#[test]
+fn overflow_after_replay_timeout_is_replayed() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let contract = in_events().end_timeout(Duration::from_secs(20));
+    let orders = want(&client, catch_up(Cursor::new()).contract(contract));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "typing", json!({}));
+    script.advance(Duration::from_secs(21));
+    live(&script, [8]);
+    settle(&script);
+    let reading = take(&script, orders.messages(), 3);
+    assert_eq!(since(&script.assert_join("orders")), Some(7));
+    drop(reading);
 }
