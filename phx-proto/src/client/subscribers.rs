@@ -271,10 +271,14 @@ impl State {
     }
 
     /// Joins the channel again, because a consumer that catches up lacks messages. Does nothing if the
-    /// channel was joined since the consumer's last join, because the replay of that join brings them.
+    /// channel was joined since the consumer's last join, because the replay of that join brings them, or if
+    /// the mailbox has ended, because it takes no replay.
     pub(super) fn rejoin_to_catch_up(&mut self, now: Time, subscriber: &Subscriber, joins: u64) {
-        let is_newest = subscriber.lock().mailbox.joins() == joins;
-        if is_newest {
+        let helps = {
+            let mailbox = &subscriber.lock().mailbox;
+            mailbox.joins() == joins && mailbox.end().is_none()
+        };
+        if helps {
             self.rejoin_for(now, subscriber);
         }
     }

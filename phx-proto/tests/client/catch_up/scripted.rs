@@ -9,7 +9,7 @@ use std::task::Wake;
 
 use phx_proto::JoinParams;
 use phx_proto::catch_up::Contract;
-use phx_proto::client::{JoinOptions, MailboxPolicy};
+use phx_proto::client::{JoinOptions, MailboxOptions, MailboxPolicy};
 use phx_proto::event::JoinError;
 
 use super::*;
@@ -163,6 +163,31 @@ fn close_policy_still_ends_stream() {
     let (_, seen) = taken(&script, messages, 4);
     assert_eq!(seen[..3], ["caught up", "1", "lagged 1"]);
     assert!(seen[3].starts_with("closed: the mailbox was full"), "{seen:?}");
+}
+
+/// A stream whose mailbox was full finds a hole before its end. A join could bring it nothing, so the other
+/// handle is not interrupted.
+#[test]
+fn closed_stream_does_not_rejoin() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = Contract::in_response().contiguous();
+    let mailbox = MailboxOptions::new().messages(2).policy(MailboxPolicy::Close);
+    let options = options(catch_up(Cursor::at(5)).contract(contract)).mailbox(mailbox);
+    let orders = client.want_with("orders", json!({"user": 7}), options).expect("accepted");
+    let plain = client.want("orders", json!({"user": 7})).expect("the same parameters").messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    let (messages, seen) = taken(&script, orders.messages(), 1);
+    assert_eq!(seen, ["caught up"]);
+    live(&script, [6, 8, 9]);
+    let (_, seen) = taken(&script, messages, 4);
+    assert_eq!(seen[..2], ["6", "lagged 1"]);
+    assert!(seen[2].starts_with("closed: the mailbox was full"), "{seen:?}");
+    script.refute_join("orders");
+    let (plain, seen) = taken(&script, plain, 3);
+    assert_eq!(seen, ["6", "8", "9"]);
+    drop(idle(&script, plain));
 }
 
 /// The mailbox of a handle without a stream fills too.
