@@ -174,6 +174,8 @@ pub(super) struct Mailbox {
     joins: u64,
     /// Messages that were dropped since the last `take_missed`, if the consumer catches up.
     missed: Vec<Message>,
+    /// How many calls of `report_missed` are still to come.
+    unreported: usize,
 }
 
 /// A queued message, with the gap before it.
@@ -227,6 +229,7 @@ impl Mailbox {
             catches_up: false,
             joins: 0,
             missed: Vec::new(),
+            unreported: 0,
         }
     }
 
@@ -342,9 +345,13 @@ impl Mailbox {
         self.change_tail(|tail| tail.replay_timed_out = true);
     }
 
-    /// Reports messages that were dropped and that no replay brings.
-    pub(super) fn lagged(&mut self, count: u64) {
-        self.change_tail(|tail| tail.lagged += count);
+    /// Called once for each [`take_missed`](Self::take_missed) that returned messages. Reports how many of
+    /// them no replay brings. The mailbox may have ended meanwhile.
+    pub(super) fn report_missed(&mut self, lost: u64) {
+        self.unreported = self.unreported.saturating_sub(1);
+        if lost > 0 {
+            self.change_any_tail(|tail| tail.lagged += lost);
+        }
     }
 
     /// The most messages, and the most bytes.
@@ -381,11 +388,16 @@ impl Mailbox {
 
     fn change_tail(&mut self, change: impl FnOnce(&mut Gap)) {
         if self.end.is_none() {
-            let before = self.tail.as_ref().map_or(0, |gap| gap.weight());
-            let tail = self.tail.get_or_insert_default();
-            change(tail);
-            self.gap_bytes = self.gap_bytes.saturating_sub(before).saturating_add(tail.weight());
+            self.change_any_tail(change);
         }
+    }
+
+    /// Like [`change_tail`](Self::change_tail), also after the end.
+    fn change_any_tail(&mut self, change: impl FnOnce(&mut Gap)) {
+        let before = self.tail.as_ref().map_or(0, |gap| gap.weight());
+        let tail = self.tail.get_or_insert_default();
+        change(tail);
+        self.gap_bytes = self.gap_bytes.saturating_sub(before).saturating_add(tail.weight());
     }
 
     /// Drops everything but the end. Returns the number of messages that were dropped.
@@ -395,8 +407,9 @@ impl Mailbox {
         let entries = core::mem::take(&mut self.entries);
         let (read, catches_up, joins) = (self.read, self.catches_up, self.joins);
         let missed = core::mem::take(&mut self.missed);
+        let unreported = self.unreported;
         *self = Self { end, dropped: lost, discarded, missed, read, ..Self::new(self.limits) };
-        (self.catches_up, self.joins) = (catches_up, joins);
+        (self.catches_up, self.joins, self.unreported) = (catches_up, joins, unreported);
         self.discarded.extend(entries.into_iter().map(|entry| entry.message));
         lost
     }
@@ -428,6 +441,7 @@ impl Mailbox {
     /// Takes the messages that a consumer that catches up has missed. The caller reports those that no
     /// replay brings, after the lock is released.
     pub(super) fn take_missed(&mut self) -> Vec<Message> {
+        self.unreported += usize::from(!self.missed.is_empty());
         core::mem::take(&mut self.missed)
     }
 
@@ -476,7 +490,9 @@ impl Mailbox {
             self.account.remove(0, entry.load);
             return Some(Item::Event(ChannelEvent::Message(entry.message)));
         }
-        self.end.clone().map(|end| Item::Event(ChannelEvent::Closed(end)))
+        // The driver reports missed messages after it has released the lock. The end comes after that.
+        let end = self.end.clone().filter(|_| self.unreported == 0)?;
+        Some(Item::Event(ChannelEvent::Closed(end)))
     }
 
     /// Takes the next event if it is a message and the mailbox has no gaps. It usually has none.
@@ -729,6 +745,25 @@ mod tests {
         mailbox.message(message(2), Load::own(1));
         assert_eq!(drain(&mut mailbox), ["0", "lagged 1", "closed"]);
         assert_eq!(mailbox.next(), Some(ChannelEvent::Closed(StreamEnd::Overflow)));
+    }
+
+    /// The driver reports missed messages after it has released the lock, and the mailbox has ended by then.
+    #[test]
+    fn end_waits_for_reports_of_missed_messages() {
+        let limits = Limits { messages: 1, bytes: 100_000, policy: MailboxPolicy::DropOldest };
+        let mut mailbox = Mailbox::catching_up(limits);
+        mailbox.message(message(0), Load::own(1));
+        for number in 1..3 {
+            mailbox.message(message(number), Load::own(1));
+            assert_eq!(mailbox.take_missed(), [message(number)]);
+        }
+        mailbox.close(StreamEnd::Channel(ChannelEnd::Left));
+        assert_eq!(drain(&mut mailbox), ["0"]);
+        mailbox.report_missed(1);
+        assert_eq!(drain(&mut mailbox), ["lagged 1"]);
+        mailbox.report_missed(0);
+        assert_eq!(drain(&mut mailbox), ["closed"]);
+        assert_eq!(mailbox.gap_bytes, 0);
     }
 
     #[test]

@@ -104,16 +104,16 @@ impl Subscriber {
     /// Reports those of the dropped messages that no replay brings. Calls code of the application, so no
     /// lock may be held.
     pub(super) fn report_missed(&self, missed: &[Message]) {
-        let Some(following) = &self.following else { return };
+        let Some(following) = self.following.as_ref().filter(|_| !missed.is_empty()) else {
+            return;
+        };
         let lost = following.follower.missed(missed);
-        if lost > 0 {
-            let mut slot = self.lock();
-            slot.mailbox.lagged(lost);
-            let waker = slot.parked.take();
-            drop(slot);
-            if let Some(waker) = waker {
-                waker.wake();
-            }
+        let mut slot = self.lock();
+        slot.mailbox.report_missed(lost);
+        let waker = slot.parked.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 

@@ -5,10 +5,11 @@ use core::pin::pin;
 use crate::bench::{Bench, next, poll, ready};
 use crate::hand::{Hand, config};
 use phx_proto::client::{
-    ChannelEvent, JoinOptions, MailboxOptions, MailboxPolicy, PushFailed, StreamEnd,
+    CatchUp, ChannelEvent, JoinOptions, MailboxOptions, MailboxPolicy, Message, PushFailed,
+    Received, StreamEnd,
 };
-use phx_proto::event::{PushErrorKind, RejectionKind};
-use phx_proto::{JoinParams, Signal};
+use phx_proto::event::{ChannelEnd, PushErrorKind, RejectionKind};
+use phx_proto::{Frame, JoinParams, Signal};
 use serde_json::{Value, json};
 
 fn message(n: u64) -> Value {
@@ -183,4 +184,30 @@ fn client_pushes_without_a_handle() {
     drop((room, waiting));
     bench.settle();
     assert_eq!(bench.last_sent()[3], "phx_leave");
+}
+
+/// A message that no replay brings is dropped, and the channel ends before the drop is reported.
+#[test]
+fn drop_before_close_is_reported() {
+    let mut bench = Bench::new(|config| config.mailbox(1, 1 << 20).expect("not zero"));
+    let catch_up = CatchUp::new(|_: &Message| None);
+    let options = JoinOptions::new().catch_up(catch_up);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join_with("room:lobby", JoinParams::none(), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    let join_ref = bench.last_sent()[0].clone();
+    bench.reply("ok", json!({"messages": []}));
+    let mut messages = ready(join.as_mut()).expect("joined").messages();
+    assert_eq!(next(&mut messages), Some(ChannelEvent::CaughtUp));
+    let close = json!([join_ref, join_ref, "room:lobby", "phx_close", {}]);
+    for frame in [message(0), message(1), message(2), close] {
+        let frame = Received::Frame(Frame::Text(frame.to_string().into()));
+        bench.memory.world().to_client.push_back(frame);
+    }
+    bench.settle();
+    assert_eq!(number(next(&mut messages)), 0);
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(2)));
+    let end = StreamEnd::Channel(ChannelEnd::ClosedByServer);
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Closed(end)));
 }
