@@ -400,17 +400,19 @@ impl Mailbox {
         self.gap_bytes = self.gap_bytes.saturating_sub(before).saturating_add(tail.weight());
     }
 
-    /// Drops everything but the end. Returns the number of messages that were dropped.
+    /// Drops every message. The lifecycle events and the end stay. Returns the number of messages
+    /// whose loss the consumer has not seen yet.
     pub(super) fn clear(&mut self) -> u64 {
-        let lost = self.entries.len() as u64;
-        let (end, discarded) = (self.end.take(), core::mem::take(&mut self.discarded));
-        let entries = core::mem::take(&mut self.entries);
-        let (read, catches_up, joins) = (self.read, self.catches_up, self.joins);
-        let missed = core::mem::take(&mut self.missed);
-        let unreported = self.unreported;
-        *self = Self { end, dropped: lost, discarded, missed, read, ..Self::new(self.limits) };
-        (self.catches_up, self.joins, self.unreported) = (catches_up, joins, unreported);
-        self.discarded.extend(entries.into_iter().map(|entry| entry.message));
+        while !self.entries.is_empty() {
+            self.drop_oldest();
+        }
+        self.prefetched = (0, 0);
+        let Some(tail) = &mut self.tail else { return 0 };
+        let lost = core::mem::take(&mut tail.lagged);
+        if tail.is_empty() {
+            self.tail = None;
+            self.gap_bytes = 0;
+        }
         lost
     }
 
@@ -600,6 +602,16 @@ impl Gap {
         let response = self.resumed.as_ref().map_or(0, Payload::held_len);
         let begun = self.begun.as_ref().map_or(0, |begun| ENTRY.saturating_add(begun.0.held_len()));
         ENTRY.saturating_add(cause).saturating_add(response).saturating_add(begun)
+    }
+
+    /// Whether nothing happened.
+    const fn is_empty(&self) -> bool {
+        self.lagged == 0
+            && self.begun.is_none()
+            && self.interrupted.is_none()
+            && self.resumed.is_none()
+            && !self.replay_timed_out
+            && self.missing == 0
     }
 
     fn next(&mut self) -> Option<Item> {

@@ -507,7 +507,8 @@ impl State {
         self.logs_weight = self.topics.get(grown).map_or(0, |of| of.presence.weight());
     }
 
-    /// Drops everything in a mailbox but the end. Returns the number of messages.
+    /// Drops every message in a mailbox. The lifecycle events and the end stay. Returns the number of
+    /// messages whose loss the consumer has not seen yet.
     pub(super) fn clear_mailbox(&mut self, subscriber: &Subscriber) -> u64 {
         let mut slot = subscriber.lock();
         let lost = slot.mailbox.clear();

@@ -123,6 +123,24 @@ fn list_that_missed_messages_rejoins() {
     assert_eq!(keys(&presence), ["u4"]);
 }
 
+/// The connection is lost before the consumer reads that messages were dropped. The list starts over
+/// after the outage, and reports the outage now.
+#[test]
+fn lagging_list_reports_interruption() {
+    let (mut bench, room) = lobby(|config| config.mailbox(2, 1 << 20).expect("not zero"));
+    let mut presence = room.presence();
+    presence.catch_up();
+    for n in 0..5 {
+        joins(&mut bench, &format!("u{n}"), &format!("u{n}"));
+    }
+    bench.cut();
+    assert_eq!(events(&mut presence), ["out of sync, 5 dropped", "interrupted"]);
+    bench.advance(Duration::from_secs(3));
+    bench.reply("ok", json!({}));
+    state(&mut bench, &json!({"u4": metas("u4")}));
+    assert_eq!(events(&mut presence), ["+u4", "-ann", "-me", "synced"]);
+}
+
 #[test]
 fn forgotten_state_is_requested_by_join() {
     let (mut bench, room) = lobby(|config| config);
