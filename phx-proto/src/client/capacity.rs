@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The first waiter of each line is woken when there may be space: when a frame leaves the queue,
-//! when a push ends, and when a waiter leaves its line because its push was accepted or its future
-//! was dropped. So a frame that leaves the queue wakes one future for each topic, however many
+//! when a push ends, when a waiter leaves its line because its push was accepted or its future
+//! was dropped, and when only one topic remains, which may use the whole queue. So a frame that leaves the queue wakes one future for each topic, however many
 //! futures wait. When a channel ends, every waiter in its line is woken.
 
 use core::future::poll_fn;
@@ -175,6 +175,15 @@ impl State {
         for number in self.lines.values().filter_map(BTreeSet::first) {
             let waiter = self.waiters.get_mut(WaiterId::Capacity(*number));
             self.wakes.extend(waiter.and_then(Waiter::take_waker));
+        }
+    }
+
+    /// Wakes the first waiter of each line if at most one topic remains, because the only topic may
+    /// use the whole queue. Call this when a topic has ended.
+    pub(super) fn wake_lines_of_last_topic(&mut self) {
+        // A topic without a handle is not counted here, so this may wake a waiter for nothing.
+        if self.topics.len() <= 1 {
+            self.wake_lines();
         }
     }
 

@@ -558,13 +558,20 @@ impl State {
                 self.change_log(&topic, PresenceLog::stop);
                 self.notify_interrupted(&topic, &cause);
             }
-            Signal::Left { topic, outcome } => self.finish_leaves(Some(&topic), outcome),
+            Signal::Left { topic, outcome } => {
+                self.finish_leaves(Some(&topic), outcome);
+                self.wake_lines_of_last_topic();
+            }
             // The subscribers were notified when the leave was requested; newer waiters may already
             // wait for the next join.
-            Signal::ChannelClosed { topic, cause: ChannelEnd::Left } => self.discard(&topic),
+            Signal::ChannelClosed { topic, cause: ChannelEnd::Left } => {
+                self.discard(&topic);
+                self.wake_lines_of_last_topic();
+            }
             Signal::ChannelClosed { topic, cause } => {
                 self.discard(&topic);
                 self.end_topic(&topic, &cause);
+                self.wake_lines_of_last_topic();
             }
             Signal::Message { topic, event, payload } => {
                 self.deliver(Message::new(topic, event, payload));

@@ -298,6 +298,37 @@ fn topic_without_pushes_ends_its_waiters() {
     assert!(script.finish(waiting).expect_err("it was left").is_safe_to_repeat());
 }
 
+/// The only topic may use the whole queue, one of several only half of it. So a waiter of a topic may
+/// go on when the other topic ends: at once, because it was never joined, by the reply to its leave, or
+/// by a close of the server.
+#[test]
+fn end_of_other_topic_wakes_push_waiter() {
+    for end in ["not joined", "left", "closed"] {
+        let script = Script::new();
+        let client = script.client(config().queued_pushes_max(4));
+        let other = client.want("b:other", json!({})).expect("it is accepted");
+        if end != "not joined" {
+            script.connect_and_assert_join("b:other");
+        }
+        let room = client.want("a:room", json!({})).expect("it is accepted");
+        settle(&script);
+        let _queued = ["one", "two"].map(|event| cast(&script, &room, event));
+        let _waiting = cast(&script, &room, "three");
+        assert_eq!(client.stats().queued_pushes, 2, "{end}: half of the queue");
+        match end {
+            "closed" => script.close_channel("b:other"),
+            _ => drop(script.spawn(async move { other.leave().await })),
+        }
+        settle(&script);
+        if end == "left" {
+            let leave = script.assert_leave("b:other");
+            script.reply(&leave, "ok", json!({}));
+            settle(&script);
+        }
+        assert_eq!(client.stats().queued_pushes, 3, "{end}");
+    }
+}
+
 #[test]
 fn disconnect_ends_push_waiters() {
     let script = Script::new();
