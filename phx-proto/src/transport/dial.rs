@@ -12,9 +12,11 @@
 //! the step that failed.
 
 use core::future::Future;
+use core::net::SocketAddr;
 use std::io;
 
 use super::exchange::{Broken, exchange};
+use super::race::Failed;
 use super::{Io, Net, Resolver, entropy, race};
 use crate::config::uri::without_zone;
 use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
@@ -87,37 +89,55 @@ async fn tunnel<N: Net>(
     // The zone is left out: it names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
-        return tunnel_to::<N>(resolver, proxy, host, port, only_here).await?;
+        let stream = connect_proxy::<N>(resolver, proxy, only_here).await?;
+        return tunnel_over::<N>(stream, proxy, host, port).await.map_err(Failed::into_cause);
     }
-    let mut failure = None;
-    for address in race::resolve(resolver, host, port, only_here).await? {
-        let address = address.ip().to_string();
-        // After a failure to reach this address, the next one is tried. Any other failure concerns
-        // the proxy itself, so it is returned.
-        match tunnel_to::<N>(resolver, proxy, &address, port, only_here).await? {
-            Err(unreached) => failure.get_or_insert(unreached),
-            opened => return opened,
-        };
+    let addresses = race::resolve(resolver, host, port, only_here).await?;
+    if addresses.is_empty() {
+        return Err(race::no_address(host));
     }
-    Err(failure.unwrap_or_else(|| race::no_address(host)))
+    // The race begins when the proxy is connected, so a proxy that cannot be reached is tried once.
+    let mut first = Some(connect_proxy::<N>(resolver, proxy, only_here).await?);
+    let attempt = |address: SocketAddr| {
+        let connected = first.take();
+        async move {
+            let stream = match connected {
+                Some(stream) => stream,
+                None => {
+                    connect_proxy::<N>(resolver, proxy, only_here).await.map_err(Failed::Route)?
+                }
+            };
+            tunnel_over::<N>(stream, proxy, &address.ip().to_string(), port).await
+        }
+    };
+    race::race::<N, _, _>(addresses, attempt).await.map_err(|failed| match failed {
+        None => race::no_address(host),
+        Some((_, failed)) => failed.into_cause(),
+    })
 }
 
-/// Opens a stream through the proxy to one host. The inner error means that a SOCKS5 proxy could not
-/// connect to it.
-async fn tunnel_to<N: Net>(
+/// Opens a stream to the proxy.
+async fn connect_proxy<N: Net>(
     resolver: &Resolver,
     proxy: &Proxy,
-    host: &str,
-    port: u16,
     only_here: bool,
-) -> Result<Result<Io<N::Stream>, Cause>, Cause> {
+) -> Result<Io<N::Stream>, Cause> {
     let connected = race::connect::<N>(resolver, proxy.host(), proxy.port(), only_here).await;
-    let mut stream = Io::new(connected.map_err(|failure| match failure {
+    connected.map(Io::new).map_err(|failure| match failure {
         Cause::Dial { kind, message } => {
             Cause::Dial { kind, message: format!("the proxy: {message}") }
         }
         failure => failure,
-    })?);
+    })
+}
+
+/// Asks the proxy to connect a stream to one host.
+async fn tunnel_over<N: Net>(
+    mut stream: Io<N::Stream>,
+    proxy: &Proxy,
+    host: &str,
+    port: u16,
+) -> Result<Io<N::Stream>, Failed> {
     let credentials = proxy.user_and_password();
     let request = upgrade::TunnelRequest {
         host,
@@ -137,22 +157,19 @@ async fn tunnel_to<N: Net>(
             exchange::<N, _>(&mut stream, socks).await
         }
     };
-    if let Err(Broken::Http(error @ UpgradeError::SocksFailed { .. })) = tunnel {
-        return Ok(Err(tunnel_failed(error)));
-    }
     let tunnel = tunnel.map_err(|broken| match broken {
         Broken::Http(error) => tunnel_failed(error),
-        Broken::Io(error) => Cause::Dial {
+        Broken::Io(error) => Failed::Route(Cause::Dial {
             kind: kind_of(&error),
             message: format!("the proxy: the connection was lost: {error}"),
-        },
+        }),
     })?;
     if tunnel.leftover.is_empty() {
-        Ok(Ok(stream))
+        Ok(stream)
     } else {
         // In TLS and in HTTP the client sends first, so the server's first byte cannot come right
         // after the proxy's reply.
-        Err(failed("the proxy: unexpected data after its reply"))
+        Err(Failed::Route(failed("the proxy: unexpected data after its reply")))
     }
 }
 
@@ -161,8 +178,8 @@ fn unusable(error: ConfigError) -> Cause {
     Cause::Unsupported { message: error.to_string() }
 }
 
-fn tunnel_failed(error: UpgradeError) -> Cause {
-    match error {
+fn tunnel_failed(error: UpgradeError) -> Failed {
+    Failed::Route(match error {
         UpgradeError::ProxyRefused(refusal) => Cause::ProxyRefused(refusal),
         UpgradeError::SocksRefused(refusal) => Cause::SocksRefused(refusal),
         UpgradeError::SocksFailed { code } => {
@@ -172,11 +189,11 @@ fn tunnel_failed(error: UpgradeError) -> Cause {
                 6 => DialKind::TimedOut,
                 _ => DialKind::Other,
             };
-            Cause::Dial { kind, message: error.to_string() }
+            return Failed::Address { kind, message: error.to_string() };
         }
         error if error.is_callers() => Cause::Unsupported { message: error.to_string() },
         error => failed(format!("the proxy: {error}")),
-    }
+    })
 }
 
 /// Sends the upgrade request on a stream to the server, and reads the response.

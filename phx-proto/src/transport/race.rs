@@ -1,8 +1,9 @@
 //! A connection race: connects to the first address of a host that answers (RFC 8305, "Happy
-//! Eyeballs").
+//! Eyeballs"), directly or through a SOCKS5 proxy.
 //!
 //! If an address has not answered after 250 ms, its attempt continues, and an attempt to the next
-//! address starts in parallel. When an attempt fails, the next one starts at once.
+//! address starts in parallel. When an attempt fails, the next one starts at once. After a failure of
+//! the proxy itself no further attempt starts.
 
 use core::future::{Future, poll_fn};
 use core::net::SocketAddr;
@@ -10,7 +11,6 @@ use core::pin::Pin;
 use core::task::{Context, Poll};
 use core::time::Duration;
 use std::collections::VecDeque;
-use std::io;
 
 use super::dial::kind_of;
 use super::{Net, Resolver};
@@ -29,26 +29,74 @@ pub(super) async fn connect<N: Net>(
 ) -> Result<N::Stream, Cause> {
     let addresses = resolve(resolver, host, port, only_here).await?;
     let count = addresses.len();
+    let attempt = |address| async move {
+        let connected = N::connect(address).await;
+        connected
+            .map_err(|error| Failed::Address { kind: kind_of(&error), message: error.to_string() })
+    };
+    race::<N, _, _>(addresses, attempt).await.map_err(|failed| match failed {
+        None => no_address(host),
+        Some((_, Failed::Route(cause))) => cause,
+        Some((address, Failed::Address { kind, message })) => {
+            let message = if count == 1 {
+                format!("{address} could not be reached: {message}")
+            } else {
+                format!(
+                    "none of the {count} addresses of {host:?} could be reached; {address}: \
+                     {message}"
+                )
+            };
+            Cause::Dial { kind, message }
+        }
+    })
+}
+
+/// Runs an attempt for each address until one succeeds. The error is the failure to report, or
+/// `None` if there are no addresses.
+pub(super) async fn race<N: Net, T, Attempt>(
+    addresses: Vec<SocketAddr>,
+    attempt: impl FnMut(SocketAddr) -> Attempt,
+) -> Result<T, Option<(SocketAddr, Failed)>>
+where
+    Attempt: Future<Output = Result<T, Failed>>,
+{
     let mut race = Race {
-        connect: N::connect,
+        attempt,
         sleep: N::sleep,
         waiting: interleaved(addresses).into(),
         attempts: Vec::new(),
         next_after: None,
-        first_error: None,
+        failed: None,
     };
-    poll_fn(|cx| race.poll(cx)).await.map_err(|first_error| {
-        let Some((address, error)) = first_error else { return no_address(host) };
-        let kind = kind_of(&error);
-        let message = if count == 1 {
-            format!("{address} could not be reached: {error}")
-        } else {
-            format!(
-                "none of the {count} addresses of {host:?} could be reached; {address}: {error}"
-            )
-        };
-        Cause::Dial { kind, message }
-    })
+    poll_fn(|cx| race.poll(cx)).await
+}
+
+/// Why an attempt failed.
+pub(super) enum Failed {
+    /// The address could not be reached, so the next one is tried.
+    Address { kind: DialKind, message: String },
+    /// The failure concerns the route to all addresses, so no further one is tried. The attempts in
+    /// progress continue: a proxy that limits its connections may still complete an earlier one.
+    Route(Cause),
+}
+
+impl Failed {
+    /// The first failure with the highest priority is reported. A host without IPv6 reports every
+    /// IPv6 address as unreachable.
+    const fn priority(&self) -> u8 {
+        match self {
+            Self::Address { kind: DialKind::Unreachable, .. } => 0,
+            Self::Address { .. } => 1,
+            Self::Route(_) => 2,
+        }
+    }
+
+    pub(super) fn into_cause(self) -> Cause {
+        match self {
+            Self::Address { kind, message } => Cause::Dial { kind, message },
+            Self::Route(cause) => cause,
+        }
+    }
 }
 
 /// Looks a host up. With `only_here`, only loopback addresses are returned, because a resolver may
@@ -82,29 +130,26 @@ pub(super) fn no_address(host: &str) -> Cause {
     Cause::Dial { kind: DialKind::Dns, message }
 }
 
-/// The failure to report: the first one that is not "unreachable", or else the first. A host
-/// without IPv6 reports every IPv6 address as unreachable.
-type FirstError = Option<(SocketAddr, io::Error)>;
-
-/// The race to one host, with the functions of a [`Net`] and the futures that they return.
-struct Race<C, S, Connecting, Sleep> {
-    connect: C,
+/// The race to one host, with the functions that start attempts and timers, and their futures.
+struct Race<A, S, Attempt, Sleep> {
+    attempt: A,
     sleep: S,
     waiting: VecDeque<SocketAddr>,
-    attempts: Vec<(SocketAddr, Pin<Box<Connecting>>)>,
+    attempts: Vec<(SocketAddr, Pin<Box<Attempt>>)>,
     /// A timer. When it expires, an attempt to the next address starts in parallel.
     next_after: Option<Pin<Box<Sleep>>>,
-    first_error: FirstError,
+    /// The failure to report.
+    failed: Option<(SocketAddr, Failed)>,
 }
 
-impl<C, S, Connecting, Sleep, T> Race<C, S, Connecting, Sleep>
+impl<A, S, Attempt, Sleep, T> Race<A, S, Attempt, Sleep>
 where
-    C: Fn(SocketAddr) -> Connecting,
+    A: FnMut(SocketAddr) -> Attempt,
     S: Fn(Duration) -> Sleep,
-    Connecting: Future<Output = io::Result<T>>,
+    Attempt: Future<Output = Result<T, Failed>>,
     Sleep: Future<Output = ()>,
 {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, FirstError>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, Option<(SocketAddr, Failed)>>> {
         loop {
             let mut due = self.attempts.is_empty();
             let mut index = 0;
@@ -112,14 +157,13 @@ where
                 match attempt.as_mut().poll(cx) {
                     Poll::Pending => index += 1,
                     Poll::Ready(Ok(stream)) => return Poll::Ready(Ok(stream)),
-                    Poll::Ready(Err(error)) => {
-                        let unreachable = |error| kind_of(error) == DialKind::Unreachable;
-                        if self
-                            .first_error
-                            .as_ref()
-                            .is_none_or(|(_, first)| unreachable(first) && !unreachable(&error))
-                        {
-                            self.first_error = Some((*address, error));
+                    Poll::Ready(Err(failed)) => {
+                        if matches!(failed, Failed::Route(_)) {
+                            self.waiting.clear();
+                        }
+                        let first = self.failed.as_ref().map(|(_, first)| first.priority());
+                        if first < Some(failed.priority()) {
+                            self.failed = Some((*address, failed));
                         }
                         drop(self.attempts.remove(index));
                         due = true;
@@ -130,7 +174,7 @@ where
             if due {
                 self.next_after = None;
                 if let Some(address) = self.waiting.pop_front() {
-                    self.attempts.push((address, Box::pin((self.connect)(address))));
+                    self.attempts.push((address, Box::pin((self.attempt)(address))));
                     if !self.waiting.is_empty() {
                         self.next_after = Some(Box::pin((self.sleep)(NEXT_ADDRESS_AFTER)));
                     }
@@ -138,7 +182,7 @@ where
                 }
             }
             if self.attempts.is_empty() {
-                return Poll::Ready(Err(self.first_error.take()));
+                return Poll::Ready(Err(self.failed.take()));
             }
             return Poll::Pending;
         }

@@ -36,9 +36,14 @@ struct World {
     unresolvable: Option<io::ErrorKind>,
     /// What was tried, and when.
     log: Vec<(u64, String)>,
-    /// The bytes that every stream receives, and the times at which they arrive.
-    script: VecDeque<(u64, Vec<u8>)>,
+    /// The bytes that the streams without a script of their own receive.
+    script: Script,
+    /// The scripts of the next streams, in the order in which they are connected.
+    scripts: VecDeque<Script>,
 }
+
+/// The bytes that a stream receives, and the times at which they arrive.
+type Script = VecDeque<(u64, Vec<u8>)>;
 
 thread_local! {
     static WORLD: RefCell<World> = RefCell::default();
@@ -64,7 +69,9 @@ async fn wait(milliseconds: u64) {
 
 struct FakeNet;
 
-struct FakeStream;
+struct FakeStream {
+    own: Option<Script>,
+}
 
 impl Net for FakeNet {
     type Stream = FakeStream;
@@ -85,7 +92,7 @@ impl Net for FakeNet {
             Connects { after } => {
                 wait(after).await;
                 world(|world| world.log.push((world.now, format!("{address} connected"))));
-                Ok(FakeStream)
+                Ok(FakeStream { own: world(|world| world.scripts.pop_front()) })
             }
         }
     }
@@ -101,17 +108,20 @@ impl AsyncRead for FakeStream {
         _: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        world(|world| match world.script.front() {
-            Some((at, _)) if *at > world.now => {
-                world.wakes.push(*at);
-                Poll::Pending
+        world(|world| {
+            let script = self.get_mut().own.as_mut().unwrap_or(&mut world.script);
+            match script.front() {
+                Some((at, _)) if *at > world.now => {
+                    world.wakes.push(*at);
+                    Poll::Pending
+                }
+                Some(_) => {
+                    let (_, bytes) = script.pop_front().unwrap();
+                    buffer[..bytes.len()].copy_from_slice(&bytes);
+                    Poll::Ready(Ok(bytes.len()))
+                }
+                None => Poll::Ready(Ok(0)),
             }
-            Some(_) => {
-                let (_, bytes) = world.script.pop_front().unwrap();
-                buffer[..bytes.len()].copy_from_slice(&bytes);
-                Poll::Ready(Ok(bytes.len()))
-            }
-            None => Poll::Ready(Ok(0)),
         })
     }
 }
@@ -392,6 +402,83 @@ fn failed_socks_proxy_is_tried_once() {
     assert_eq!(tries(Refuses { after: 1 }, &[]), 1);
     assert_eq!(tries(Connects { after: 0 }, &[accepts]), 1, "it ends the stream");
     assert_eq!(tries(Connects { after: 0 }, &[accepts, unreached, accepts, unreached, accepts]), 3);
+}
+
+const SOCKS_ACCEPTS: &[u8] = b"\x05\x00";
+const SOCKS_CONNECTED: &[u8] = b"\x05\x00\x00\x01\0\0\0\0\0\0";
+const SOCKS_UNREACHABLE: &[u8] = b"\x05\x04\x00\x01\0\0\0\0\0\0";
+const SOCKS_CONNECTION_REFUSED: &[u8] = b"\x05\x05\x00\x01\0\0\0\0\0\0";
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+
+/// Dials a host with these addresses through a proxy `socks5`. Each script is of one connection to the
+/// proxy. Returns when these connections were started, and the result.
+fn through_socks(
+    addresses: &[&str],
+    manner: Manner,
+    scripts: &[&[(u64, &[u8])]],
+) -> (Vec<u64>, Option<Result<(), Cause>>) {
+    const PROXY: &str = "127.0.0.9:1080";
+    let proxy = Proxy::parse(&format!("socks5://{PROXY}")).unwrap();
+    let config = Config::insecure("ws://backend/").unwrap().proxy(proxy);
+    world(|world| {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap());
+        world.addresses = addresses.map(|address| (address, Silent)).collect();
+        let script = |script: &&[(u64, &[u8])]| {
+            script.iter().map(|(at, bytes)| (*at, bytes.to_vec())).collect()
+        };
+        world.scripts = scripts.iter().map(script).collect();
+    });
+    let resolver = Resolver::new(move |host, _port| {
+        let known = world(|world| world.addresses.clone());
+        // The address of the proxy is not resolved.
+        assert_eq!(host, "backend");
+        world(|world| world.addresses.push((PROXY.parse().unwrap(), manner)));
+        core::future::ready(Ok(known.into_iter().map(|(address, _)| address).collect()))
+    });
+    let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
+    let outcome =
+        run(dial::<FakeNet>(&request, &config, &resolver)).map(|dialled| dialled.map(drop));
+    let log = world(|world| core::mem::take(&mut world.log));
+    (log.into_iter().filter(|(_, what)| what == PROXY).map(|(at, _)| at).collect(), outcome)
+}
+
+/// The proxy reports an address that drops packets only after its own timeout.
+#[test]
+fn silent_address_behind_socks_starts_next() {
+    let silent: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (130_000, SOCKS_UNREACHABLE)];
+    let works: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (0, SOCKS_CONNECTED), (0, NOT_FOUND)];
+    let addresses = ["10.0.0.1:80", "10.0.0.2:80"];
+    let (started, outcome) = through_socks(&addresses, Connects { after: 0 }, &[silent, works]);
+    let Some(Err(Cause::Refused(refusal))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((refusal.status(), started), (404, vec![0, 250]));
+}
+
+/// A proxy without IPv6 reports every IPv6 address as unreachable.
+#[test]
+fn unreachable_family_behind_socks_hides_nothing() {
+    let unreachable: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (0, SOCKS_UNREACHABLE)];
+    let refused: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (0, SOCKS_CONNECTION_REFUSED)];
+    let addresses = ["[fd00::1]:80", "10.0.0.1:80"];
+    let (started, outcome) =
+        through_socks(&addresses, Connects { after: 0 }, &[unreachable, refused]);
+    let Some(Err(Cause::Dial { kind, message })) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((kind, started), (DialKind::Refused, vec![0, 0]), "{message}");
+}
+
+/// A proxy may limit the connections of a client. The attempt in progress is not affected.
+#[test]
+fn slow_tunnel_survives_failure_of_next() {
+    let slow: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (300, SOCKS_CONNECTED), (300, NOT_FOUND)];
+    let addresses = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+    let (started, outcome) = through_socks(&addresses, Connects { after: 0 }, &[slow, &[]]);
+    let Some(Err(Cause::Refused(refusal))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((refusal.status(), started), (404, vec![0, 250]));
+}
+
+#[test]
+fn silent_socks_proxy_is_tried_once() {
+    let (started, outcome) = through_socks(&["10.0.0.1:80", "10.0.0.2:80"], Silent, &[]);
+    assert_eq!((started, outcome), (vec![0], None));
 }
 
 #[test]
