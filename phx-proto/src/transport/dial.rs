@@ -8,14 +8,16 @@
 //! ```
 //!
 //! Every attempt resolves the name again, so it finds a server that has moved. The dialler has no
-//! timeout: the core limits the whole attempt. The message of every failure is one line that names
-//! the step that failed.
+//! timeout: the core limits the whole attempt. Shortly before that limit, the dialler stops waiting for
+//! the body of a refusal, so that the status is not lost. The message of every failure is one line
+//! that names the step that failed.
 
 use core::future::Future;
 use core::net::SocketAddr;
+use core::sync::atomic::AtomicBool;
 use std::io;
 
-use super::exchange::{Broken, exchange};
+use super::exchange::{Broken, exchange, set_late};
 use super::race::Failed;
 use super::{Io, Net, Resolver, entropy, race};
 use crate::config::uri::without_zone;
@@ -36,6 +38,18 @@ pub async fn dial<N: Net>(
     config: &Config,
     resolver: &Resolver,
 ) -> Result<(Io<N::Stream>, Upgraded), Cause> {
+    let late = AtomicBool::new(false);
+    let dial = dial_until::<N>(request, config, resolver, &late);
+    set_late::<N, _>(&late, config.connect_timeout, dial).await
+}
+
+/// Dials once. When `late` is set, it does not wait for the body of a refusal.
+async fn dial_until<N: Net>(
+    request: &ConnectRequest,
+    config: &Config,
+    resolver: &Resolver,
+    late: &AtomicBool,
+) -> Result<(Io<N::Stream>, Upgraded), Cause> {
     let uri = &request.uri;
     if uri.is_secure() && !N::TLS {
         let message = "wss:// needs TLS, and this program was built without it: enable the \
@@ -47,13 +61,13 @@ pub async fn dial<N: Net>(
     let (host, port) = config.dial_target(uri);
     let mut stream = match proxy {
         None => Io::new(race::connect::<N>(resolver, host, port, only_here).await?),
-        Some(proxy) => tunnel::<N>(resolver, proxy, host, port, only_here).await?,
+        Some(proxy) => tunnel::<N>(resolver, proxy, (host, port), only_here, late).await?,
     };
     #[cfg(feature = "tls")]
     if uri.is_secure() {
         stream = super::tls::secure::<N>(stream, uri, config).await?;
     }
-    let upgraded = upgrade::<N>(&mut stream, request, config).await;
+    let upgraded = upgrade::<N>(&mut stream, request, config, late).await;
     let upgraded = upgraded.map_err(|failed| not_upgraded(failed, uri, config))?;
     Ok((stream, upgraded))
 }
@@ -64,33 +78,38 @@ pub(super) async fn dial_over<N: Net>(
     request: &ConnectRequest,
     config: &Config,
 ) -> Result<(Io<N::Stream>, Upgraded), Cause> {
-    let stream = stream.await;
-    let stream = stream.map_err(|error| Cause::Dial {
-        kind: kind_of(&error),
-        message: format!("could not open a stream: {error}"),
-    })?;
-    let mut stream = Io::new(stream);
-    let upgraded = upgrade::<N>(&mut stream, request, config).await;
-    let upgraded = upgraded.map_err(|failed| match failed {
-        Broken::Http(error) => upgrade_failed(error),
-        Broken::Io(error) => lost(&error, ""),
-    })?;
-    Ok((stream, upgraded))
+    let late = AtomicBool::new(false);
+    let dial = async {
+        let stream = stream.await;
+        let stream = stream.map_err(|error| Cause::Dial {
+            kind: kind_of(&error),
+            message: format!("could not open a stream: {error}"),
+        })?;
+        let mut stream = Io::new(stream);
+        let upgraded = upgrade::<N>(&mut stream, request, config, &late).await;
+        let upgraded = upgraded.map_err(|failed| match failed {
+            Broken::Http(error) => upgrade_failed(error),
+            Broken::Io(error) => lost(&error, ""),
+        })?;
+        Ok((stream, upgraded))
+    };
+    set_late::<N, _>(&late, config.connect_timeout, dial).await
 }
 
 /// Opens a stream through the proxy to the server.
 async fn tunnel<N: Net>(
     resolver: &Resolver,
     proxy: &Proxy,
-    host: &str,
-    port: u16,
+    (host, port): (&str, u16),
     only_here: bool,
+    late: &AtomicBool,
 ) -> Result<Io<N::Stream>, Cause> {
     // The zone is left out: it names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
         let stream = connect_proxy::<N>(resolver, proxy, only_here).await?;
-        return tunnel_over::<N>(stream, proxy, host, port).await.map_err(Failed::into_cause);
+        let tunnel = tunnel_over::<N>(stream, proxy, host, port, late).await;
+        return tunnel.map_err(Failed::into_cause);
     }
     let addresses = race::resolve(resolver, host, port, only_here).await?;
     if addresses.is_empty() {
@@ -107,7 +126,7 @@ async fn tunnel<N: Net>(
                     connect_proxy::<N>(resolver, proxy, only_here).await.map_err(Failed::Route)?
                 }
             };
-            tunnel_over::<N>(stream, proxy, &address.ip().to_string(), port).await
+            tunnel_over::<N>(stream, proxy, &address.ip().to_string(), port, late).await
         }
     };
     race::race::<N, _, _>(addresses, attempt).await.map_err(|failed| match failed {
@@ -137,6 +156,7 @@ async fn tunnel_over<N: Net>(
     proxy: &Proxy,
     host: &str,
     port: u16,
+    late: &AtomicBool,
 ) -> Result<Io<N::Stream>, Failed> {
     let credentials = proxy.user_and_password();
     let request = upgrade::TunnelRequest {
@@ -150,11 +170,11 @@ async fn tunnel_over<N: Net>(
     let tunnel = match proxy.kind() {
         proxy::Kind::Http => {
             let connect = Connect::new(&request).map_err(tunnel_failed)?;
-            exchange::<N, _>(&mut stream, connect).await
+            exchange::<N, _>(&mut stream, connect, late).await
         }
         proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
             let socks = Socks5::new(&request).map_err(tunnel_failed)?;
-            exchange::<N, _>(&mut stream, socks).await
+            exchange::<N, _>(&mut stream, socks, late).await
         }
     };
     let tunnel = tunnel.map_err(|broken| match broken {
@@ -201,6 +221,7 @@ async fn upgrade<N: Net>(
     stream: &mut Io<N::Stream>,
     request: &ConnectRequest,
     config: &Config,
+    late: &AtomicBool,
 ) -> Result<Upgraded, Broken> {
     let headers = request.headers.iter();
     let headers: Vec<_> =
@@ -219,7 +240,7 @@ async fn upgrade<N: Net>(
         Some(compression) => Upgrade::compressed(&request, compression),
         _ => Upgrade::new(&request),
     };
-    exchange::<N, _>(stream, upgrade.map_err(Broken::Http)?).await
+    exchange::<N, _>(stream, upgrade.map_err(Broken::Http)?, late).await
 }
 
 /// The cause of a failed upgrade, with a hint that fits the scheme and the configuration.

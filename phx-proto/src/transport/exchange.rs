@@ -2,6 +2,7 @@
 
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
 use core::task::Poll;
 use core::time::Duration;
 use std::io;
@@ -15,7 +16,30 @@ use crate::websocket::upgrade::{
 };
 
 /// The timeout for a refusal's body after its head. It is short, because the status matters more.
+/// Near the timeout of the attempt it is shorter; see [`set_late`].
 const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
+
+/// The longest timer of [`set_late`], so that a [`Net`] need not support [`Duration::MAX`].
+const LATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Runs a dial. Sets `late` shortly before `connect_timeout`, so that an exchange which waits for the
+/// body of a refusal returns the status before the core aborts the attempt.
+pub(super) async fn set_late<N: Net, T>(
+    late: &AtomicBool,
+    connect_timeout: Duration,
+    dial: impl Future<Output = T>,
+) -> T {
+    let wait = connect_timeout - REFUSAL_BODY_WAIT.min(connect_timeout / 4);
+    let mut timer = pin!(N::sleep(wait.min(LATE_MAX)));
+    let mut dial = pin!(dial);
+    poll_fn(|cx| {
+        if !late.load(Ordering::Relaxed) && timer.as_mut().poll(cx).is_ready() {
+            late.store(true, Ordering::Relaxed);
+        }
+        dial.as_mut().poll(cx)
+    })
+    .await
+}
 
 /// Why an exchange failed.
 pub(super) enum Broken {
@@ -89,10 +113,12 @@ impl Machine for Socks5 {
     }
 }
 
-/// Alternates between writing the machine's output and reading its input until it is done.
+/// Alternates between writing the machine's output and reading its input until it is done. When
+/// [`late`](set_late) is set, it does not wait for the body of a refusal.
 pub(super) async fn exchange<N: Net, M: Machine>(
     stream: &mut Io<N::Stream>,
     mut machine: M,
+    late: &AtomicBool,
 ) -> Result<M::Done, Broken> {
     let mut buffer = [0; 2_048];
     while machine.pending_refusal().is_none() {
@@ -104,12 +130,13 @@ pub(super) async fn exchange<N: Net, M: Machine>(
             return Ok(done);
         }
     }
-    let mut late = pin!(N::sleep(REFUSAL_BODY_WAIT));
+    let mut body_late = pin!(N::sleep(REFUSAL_BODY_WAIT));
     loop {
         let read = poll_fn(|cx| match Pin::new(&mut *stream).poll_read(cx, &mut buffer) {
             Poll::Ready(Ok(n)) => Poll::Ready(Some(n)),
             Poll::Ready(Err(_)) => Poll::Ready(None),
-            Poll::Pending => late.as_mut().poll(cx).map(|()| None),
+            Poll::Pending if late.load(Ordering::Relaxed) => Poll::Ready(None),
+            Poll::Pending => body_late.as_mut().poll(cx).map(|()| None),
         });
         let result = match (read.await, machine.pending_refusal()) {
             (None, Some(refusal)) => Err(M::refused(refusal)),

@@ -329,6 +329,37 @@ fn trickling_refusal_body_waits_one_second() {
     assert_eq!(world(|world| world.now), 6_000);
 }
 
+/// The status of a refusal is reported before the attempt times out, also if its body does not arrive:
+/// with a short timeout, with a head that arrives late, and if the refusal is of the proxy.
+#[test]
+fn refusal_is_reported_before_connect_timeout() {
+    let head = |status: u16, last: &str| {
+        format!("HTTP/1.1 {status} No\r\nTransfer-Encoding: chunked\r\n{last}\r\n").into_bytes()
+    };
+    let outcome = |timeout: u64, config: Config, at: u64, head: Vec<u8>| {
+        world(|world| {
+            *world = World::default();
+            world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+            world.script = [(at, head), (60_000, b"0\r\n\r\n".to_vec())].into();
+        });
+        let config = config.connect_timeout(Duration::from_millis(timeout));
+        let outcome = dialled(&config).1;
+        let now = world(|world| world.now);
+        assert!(now < timeout, "{outcome:?} at {now} of {timeout}");
+        outcome
+    };
+    let config = Config::insecure("ws://backend/").unwrap();
+    for (timeout, at) in [(400, 0), (400, 250), (400, 350), (10_000, 8_500), (10_000, 9_500)] {
+        let outcome = outcome(timeout, config.clone(), at, head(401, "Retry-After: 7\r\n"));
+        let Some(Err(Cause::Refused(refusal))) = outcome else { panic!("{outcome:?}") };
+        assert_eq!((refusal.status(), refusal.header("retry-after")), (401, Some("7")));
+    }
+    let config = config.proxy(Proxy::parse("http://10.0.0.1:80").unwrap());
+    let outcome = outcome(400, config, 0, head(407, ""));
+    let Some(Err(Cause::ProxyRefused(refusal))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(refusal.status(), 407);
+}
+
 /// Dials with this configuration; returns what was tried, and the result.
 fn dialled(config: &Config) -> (Vec<String>, Option<Result<(), Cause>>) {
     let request = Socket::new(config.clone(), 1, Time::default()).connect_request().unwrap();
