@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Every attempt resolves the name again, so it finds a server that has moved. The dialler has no
-//! timeout: the core limits the whole attempt. Shortly before that limit, the dialler stops waiting for
-//! the body of a refusal, so that the status is not lost. The message of every failure is one line
+//! timeout: the core limits the whole attempt. Shortly before the dial has taken `connect_timeout`, the
+//! dialler stops waiting for the body of a refusal, so that the status is not lost. The time that a
+//! credential provider took before the dial is not counted. The message of every failure is one line
 //! that names the step that failed.
 
 use core::future::Future;

@@ -22,8 +22,9 @@ const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 /// The longest timer of [`set_late`], so that a [`Net`] need not support [`Duration::MAX`].
 const LATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Runs a dial. Sets `late` shortly before `connect_timeout`, so that an exchange which waits for the
-/// body of a refusal returns the status before the core aborts the attempt.
+/// Runs a dial. Sets `late` shortly before the dial has taken `connect_timeout`, so that an exchange which
+/// waits for the body of a refusal returns the status. The core also counts the time that a credential
+/// provider took before the dial; after a slow provider, the core aborts the attempt first.
 pub(super) async fn set_late<N: Net, T>(
     late: &AtomicBool,
     connect_timeout: Duration,

@@ -441,8 +441,8 @@ const SOCKS_UNREACHABLE: &[u8] = b"\x05\x04\x00\x01\0\0\0\0\0\0";
 const SOCKS_CONNECTION_REFUSED: &[u8] = b"\x05\x05\x00\x01\0\0\0\0\0\0";
 const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
 
-/// Dials a host with these addresses through a proxy `socks5`. Each script is of one connection to the
-/// proxy. Returns when these connections were started, and the result.
+/// Dials a host with these addresses through a proxy `socks5`. Each script belongs to one connection to
+/// the proxy. Returns the start times of these connections, and the result.
 fn through_socks(
     addresses: &[&str],
     manner: Manner,
@@ -473,7 +473,7 @@ fn through_socks(
     (log.into_iter().filter(|(_, what)| what == PROXY).map(|(at, _)| at).collect(), outcome)
 }
 
-/// The proxy reports an address that drops packets only after its own timeout.
+/// If an address drops packets, the proxy reports that only after its own timeout.
 #[test]
 fn silent_address_behind_socks_starts_next() {
     let silent: &[(u64, &[u8])] = &[(0, SOCKS_ACCEPTS), (130_000, SOCKS_UNREACHABLE)];

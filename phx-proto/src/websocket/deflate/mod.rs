@@ -39,7 +39,8 @@ const CODEC_BITS: u8 = 15;
 /// empty block with code tables of its own has 20 bytes, and takes as long as 10 KiB of text.
 const BLOCKS_MAX: usize = 4_096;
 /// With a `memLevel` of 1, the smallest, zlib ends a block after 127 symbols. Each symbol stands for at
-/// least one byte. More blocks would give an attacker more time.
+/// least one byte. A smaller value would allow more blocks, so that an attacker's message
+/// could take longer to decompress.
 const BLOCK_BYTES: usize = 127;
 
 /// A client sends a message as it is, if compression would make it more than this many times shorter.
