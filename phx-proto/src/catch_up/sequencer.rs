@@ -49,6 +49,8 @@ use super::{Contract, Cursor, Gap};
 pub struct Sequencer<M> {
     cursor: Cursor,
     front: Option<u64>,
+    /// The position after which the join asked for messages while the consumer had none.
+    asked: Option<u64>,
     /// The position up to which the replay of the present join has brought everything.
     floor: Option<u64>,
     /// The newest position that the replay of the present join named.
@@ -118,6 +120,7 @@ impl<M> Sequencer<M> {
         Self {
             cursor,
             front: cursor.position(),
+            asked: None,
             floor: None,
             newest: None,
             contiguous: contract.contiguous,
@@ -152,8 +155,17 @@ impl<M> Sequencer<M> {
 impl<M> Sequencer<M> {
     /// The channel is joined, with the [cursor](Self::cursor) in the parameters. A replay follows.
     pub fn joined(&mut self) {
+        self.joined_after(None);
+    }
+
+    /// Like [`joined`](Self::joined). A consumer without a position may ask for the messages after `asked`.
+    pub(crate) fn joined_after(&mut self, asked: Option<u64>) {
         self.wait();
         self.state = State::Replaying;
+        // Otherwise the position in front is that of a message, which the consumer takes first.
+        if self.cursor.position().is_none() && self.front == self.asked {
+            (self.front, self.asked) = (asked, asked);
+        }
     }
 
     /// The channel was joined for another consumer, and this one begins now. No replay follows.
@@ -245,6 +257,13 @@ impl<M> Sequencer<M> {
         }
     }
 
+    /// The position after which the last join asked for messages while the consumer had none. A replay
+    /// clears it if the server has started its numbers over.
+    #[cfg(feature = "driver")]
+    pub(crate) const fn asked(&self) -> Option<u64> {
+        self.asked
+    }
+
     /// The position of the first message that is held back.
     #[cfg(feature = "driver")]
     pub(crate) fn first_held(&self) -> Option<u64> {
@@ -279,7 +298,7 @@ impl<M> Sequencer<M> {
     fn numbers_restarted(&mut self) {
         let gap = Gap { after: self.front, through: None };
         self.push(SequencerStep::Gap(gap), Some(Cursor::new()));
-        self.front = None;
+        (self.front, self.asked) = (None, None);
         self.beyond_hole = None;
         self.lost();
     }

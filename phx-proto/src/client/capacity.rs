@@ -9,8 +9,9 @@
 //!
 //! The first waiter of each line is woken when there may be space: when a frame leaves the queue,
 //! when a push ends, when a waiter leaves its line because its push was accepted or its future
-//! was dropped, and when only one topic remains, which may use the whole queue. So a frame that leaves the queue wakes one future for each topic, however many
-//! futures wait. When a channel ends, every waiter in its line is woken.
+//! was dropped, and when only one topic remains, which may use the whole queue. So a frame that
+//! leaves the queue wakes one future for each topic, however many futures wait. When a channel ends,
+//! every waiter in its line is woken.
 
 use core::future::poll_fn;
 use core::task::{Poll, Waker, ready};

@@ -145,6 +145,12 @@ impl Place {
         self.cursor = cursor;
     }
 
+    /// The server has started its numbers over before the consumer had a position.
+    fn restart(&mut self) {
+        (self.before_missed, self.must_ask) = (None, false);
+        self.numbering += 1;
+    }
+
     /// The position from which the consumer needs every message.
     fn needs(&self) -> Option<u64> {
         self.cursor.position().or(self.before_missed.filter(|_| self.begun))
@@ -404,11 +410,11 @@ impl CatchUpReader {
         let mut read = Ok(());
         let is_served = self.follower.place.lock().is_served_by(mark.asked);
         if !is_served {
-            // The join was under way before this consumer existed or had a position, or before it found out
-            // that the server had started its numbers over.
+            // The join was under way before this consumer existed or had a position, before it found out that
+            // the server had started its numbers over, or before it dropped messages that it had held back.
             self.sequencer.lost();
         } else {
-            self.sequencer.joined();
+            self.sequencer.joined_after(mark.asked.map(|asked| asked.position));
             if self.follower.contract.events.is_none() {
                 read = self.read_replay(self.follower.contract.read(&response), true);
             }
@@ -450,7 +456,11 @@ impl CatchUpReader {
             let message = Message::new(self.topic.clone(), replayed.event, replayed.payload);
             numbered.push((self.follower.position_of(&message)?, message));
         }
+        let asked = self.sequencer.asked();
         self.sequencer.replay(numbered, oldest, newest);
+        if asked.is_some() && self.sequencer.asked().is_none() {
+            self.follower.place.lock().restart();
+        }
         if truncated {
             self.sequencer.lost();
         } else if end {

@@ -703,12 +703,15 @@ impl State {
         mut params: JoinParams,
     ) -> Result<(), JoinError> {
         if let Some(held) = self.socket.join_params(topic).filter(|held| held.is_extended()) {
-            if params.fixed().is_some_and(|params| !is_object(params)) {
-                return Err(JoinError::ParamsNotObject { topic: topic.clone() });
+            if let Some(fixed) = params.fixed() {
+                if !is_object(fixed) {
+                    return Err(JoinError::ParamsNotObject { topic: topic.clone() });
+                }
+                // The core checks fixed parameters, and those with positions are not fixed. A recording
+                // does not show what positions are added to, so a replay could not repeat a refusal by the
+                // core.
+                self.socket.config().check_join(topic, fixed)?;
             }
-            // The core checks fixed parameters, and those with positions are not fixed. A recording does not
-            // show what positions are added to, so a replay could not repeat a refusal by the core.
-            self.socket.check_params(topic, &params)?;
             params = held.rebased(params);
         }
         apply!(self, now, SetJoinParams { topic: topic.clone(), params: params.clone() })?;

@@ -143,6 +143,11 @@ impl Config {
         self.auto_joins.iter().map(|(topic, _)| topic)
     }
 
+    /// Checks that a join with this payload can be encoded and is not too large.
+    pub(crate) fn check_join(&self, topic: &str, payload: &Payload) -> Result<(), Unfit> {
+        self.check_frame(topic, "phx_join", payload)
+    }
+
     /// Checks that a message can be encoded and does not exceed the largest frame allowed.
     #[inline]
     pub(crate) fn check_frame(

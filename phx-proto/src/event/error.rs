@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::config::ConfigError;
+use crate::config::{ConfigError, Unfit};
 use crate::event::repeat::KeyError;
 use crate::topic::Topic;
 use crate::wire::EncodeError;
@@ -63,6 +63,15 @@ pub enum JoinError {
         /// The limit in bytes.
         limit: usize,
     },
+}
+
+impl From<Unfit> for JoinError {
+    fn from(unfit: Unfit) -> Self {
+        match unfit {
+            Unfit::Encode(error) => Self::Encode(error),
+            Unfit::TooLarge { limit, .. } => Self::TooLarge { limit },
+        }
+    }
 }
 
 impl From<EncodeError> for JoinError {

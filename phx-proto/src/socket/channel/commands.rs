@@ -1,6 +1,5 @@
 //! The commands of channels, and the effects of their transitions.
 
-use crate::config::Unfit;
 use crate::config::join_params::JoinParams;
 use crate::event::action::Action;
 use crate::event::applied::Released;
@@ -243,7 +242,7 @@ impl Socket {
 
     /// Checks that a join with these parameters can be encoded and is not too large. Parameters
     /// that are made by a function are checked when the join is written.
-    pub(crate) fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
+    fn check_params(&self, topic: &Topic, params: &JoinParams) -> Result<(), JoinError> {
         params.fixed().map_or(Ok(()), |payload| self.check_join(topic, payload))
     }
 
@@ -253,10 +252,7 @@ impl Socket {
         topic: &Topic,
         payload: &Payload,
     ) -> Result<(), JoinError> {
-        self.config.check_frame(topic, "phx_join", payload).map_err(|unfit| match unfit {
-            Unfit::Encode(error) => JoinError::Encode(error),
-            Unfit::TooLarge { limit, .. } => JoinError::TooLarge { limit },
-        })
+        self.config.check_join(topic, payload).map_err(JoinError::from)
     }
 
     /// Called when the join of `topic` was written.

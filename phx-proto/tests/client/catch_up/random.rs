@@ -198,7 +198,11 @@ impl World {
                         return Err(format!("the cursor is {cursor:?} at {position}"));
                     }
                 }
-                ChannelEvent::GapRemains { after, through } => self.expected.gap(after, through)?,
+                ChannelEvent::GapRemains { after, through } => {
+                    // Messages that were dropped before the first position may be forgotten.
+                    after.map_or(Ok(()), |after| self.begin(after))?;
+                    self.expected.gap(after, through)?;
+                }
                 ChannelEvent::CaughtUp => {
                     self.caught_up = true;
                     // Without a position, it begins with the first live message, which was held back.

@@ -242,8 +242,41 @@ fn overflow_before_first_position_is_replayed() {
     }
 }
 
-/// The dropped messages are replayed after a position that the consumer, when it has read its mailbox, has not
-/// reached: the server has sent others before them, while the channel was not joined.
+/// Messages were dropped before the first position, and the server can no longer send them: it has forgotten
+/// them, or started its numbers over. The consumer sees that as a gap.
+#[test]
+fn dropped_messages_that_are_gone_are_a_gap() {
+    for restarted in [false, true] {
+        let script = Script::new();
+        let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+        let orders = want(&client, catch_up(Cursor::new()));
+        let join = join_of(&script);
+        script.reply(&join, "ok", missed([]));
+        script.push("orders", "typing", json!({}));
+        live(&script, 101..=102);
+        settle(&script);
+        let reading = take(&script, orders.messages(), if restarted { 10 } else { 8 });
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), Some(100));
+        let rejoined = ["interrupted", "resumed"];
+        let seen = if restarted {
+            script.reply(&join, "ok", json!({"messages": [], "newest": 3}));
+            let join = script.assert_join("orders");
+            assert_eq!(since(&join), None);
+            script.reply(&join, "ok", missed(1..=3));
+            [&rejoined[..], &["gap 100..=?"], &rejoined, &["1", "2", "3"]].concat()
+        } else {
+            let mut replay = missed(111..=112);
+            replay["oldest"] = 110.into();
+            script.reply(&join, "ok", replay);
+            [&rejoined[..], &["gap 100..=110", "111", "112", "caught up"]].concat()
+        };
+        assert_eq!(script.finish(reading).1, [&["caught up", "typing"], &seen[..]].concat());
+    }
+}
+
+/// The third join asks for the messages after 2, because 3 was dropped. But the consumer then reaches only 1,
+/// because the server sent 2 while the channel was not joined. So one more join asks for the messages after 1.
 #[test]
 fn overflow_after_hole_is_replayed_from_hole() {
     let script = Script::new();
@@ -331,7 +364,7 @@ fn held_message_before_dropped_end_is_replayed() {
 }
 
 /// The first replay has not ended when a message is dropped, so the next join has no position, and the server
-/// chooses anew what it replays.
+/// chooses again what it replays.
 #[test]
 fn overflow_during_first_replay_starts_over() {
     let script = Script::new();
