@@ -49,7 +49,7 @@ use super::{Contract, Cursor, Gap};
 pub struct Sequencer<M> {
     cursor: Cursor,
     front: Option<u64>,
-    /// The position after which the join asked for messages while the consumer had none.
+    /// The position in the parameters of the present join, if `front` was set to it.
     asked: Option<u64>,
     /// The position up to which the replay of the present join has brought everything.
     floor: Option<u64>,
@@ -162,9 +162,11 @@ impl<M> Sequencer<M> {
     pub(crate) fn joined_after(&mut self, asked: Option<u64>) {
         self.wait();
         self.state = State::Replaying;
-        // Otherwise the position in front is that of a message, which the consumer takes first.
-        if self.cursor.position().is_none() && self.front == self.asked {
-            (self.front, self.asked) = (asked, asked);
+        // Otherwise `front` is the cursor, or the position of a queued step, which the consumer takes first.
+        let is_free = self.cursor.position().is_none() && self.front == self.asked;
+        self.asked = asked.filter(|_| is_free);
+        if is_free {
+            self.front = asked;
         }
     }
 
@@ -257,7 +259,7 @@ impl<M> Sequencer<M> {
         }
     }
 
-    /// The position after which the last join asked for messages while the consumer had none. A replay
+    /// The position in the parameters of the present join, if the consumer had none of its own. A replay
     /// clears it if the server has started its numbers over.
     #[cfg(feature = "driver")]
     pub(crate) const fn asked(&self) -> Option<u64> {

@@ -115,12 +115,14 @@ struct Place {
     /// The position before the messages that were dropped while the consumer had no position. Joins have it
     /// as long as the consumer has none, if `begun`.
     before_missed: Option<u64>,
-    /// Whether a replay has ended, so that the consumer needs every later message. Before that, the next join
-    /// starts over with the messages that the server chooses.
+    /// Whether a replay has ended or timed out, or the consumer began without one. From then on, a consumer
+    /// without a position needs every later message. Before that, its joins have no position, and the server
+    /// chooses the messages.
     begun: bool,
     /// Messages that the consumer held back were dropped, so a join without a position does not serve it.
     must_ask: bool,
-    /// Counts how often the server has started its numbers over.
+    /// Counts how often the server has started its numbers over, so that a position of earlier numbers is
+    /// recognised.
     numbering: u64,
     /// The position in the join parameters that were computed last.
     asked: Option<Asked>,
@@ -196,7 +198,7 @@ impl Follower {
         })
     }
 
-    /// Called when the replay of a join has ended, or when the consumer begins without one.
+    /// Called when the replay of a join has ended or timed out, or when the consumer begins without one.
     pub(super) fn begin(&self) {
         self.place.lock().begun = true;
     }
@@ -217,8 +219,8 @@ impl Follower {
 
     /// Called for messages that were dropped. Returns the number of those that no replay brings: they have
     /// no position, or the position function panics. Messages that belong to a replay are not counted. If
-    /// the consumer has no position, the next join has the one before the first of these messages. No lock
-    /// may be held.
+    /// the consumer has no position and a replay has ended, the next join has the position before the first of
+    /// these messages. No lock may be held.
     pub(super) fn missed(&self, messages: &[Message]) -> u64 {
         let (mut lost, mut first) = (0, None);
         let mut see =

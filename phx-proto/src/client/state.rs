@@ -708,8 +708,8 @@ impl State {
                     return Err(JoinError::ParamsNotObject { topic: topic.clone() });
                 }
                 // The core checks fixed parameters, and those with positions are not fixed. A recording
-                // does not show what positions are added to, so a replay could not repeat a refusal by the
-                // core.
+                // does not contain the parameters to which positions are added, so if the core refused them,
+                // `phx replay` could not repeat the refusal.
                 self.socket.config().check_join(topic, fixed)?;
             }
             params = held.rebased(params);

@@ -66,9 +66,9 @@ pub struct Native<S> {
     /// The size of the next read, if it is the first after a wake-up or if the last read filled its buffer.
     size: usize,
     size_max: usize,
-    /// The maximum size of the next read of a long frame, if it is larger than `size`. The bytes of
-    /// a read are cleared before it, so a read that does not fill its buffer resets this to
-    /// [`PORTION`].
+    /// The maximum size of the next read of a long frame, if it is larger than `size`. The buffer
+    /// of a read is first filled with zeros, which costs time. So a read that does not fill its buffer
+    /// resets this to [`PORTION`].
     portion: usize,
     /// Whether the last read did not fill its buffer, so that the stream probably has no more
     /// bytes.

@@ -38,6 +38,8 @@ const CODEC_BITS: u8 = 15;
 /// The maximum number of DEFLATE blocks in a message, in addition to one for each [`BLOCK_BYTES`]. An
 /// empty block with code tables of its own has 20 bytes, and takes as long as 10 KiB of text.
 const BLOCKS_MAX: usize = 4_096;
+/// A message may have one more block for each of this many bytes after decompression.
+///
 /// With a `memLevel` of 1, the smallest, zlib ends a block after 127 symbols. Each symbol stands for at
 /// least one byte. A smaller value would allow more blocks, so that an attacker's message
 /// could take longer to decompress.

@@ -299,8 +299,8 @@ fn topic_without_pushes_ends_its_waiters() {
 }
 
 /// The only topic may use the whole queue, one of several only half of it. So a waiter of a topic may
-/// go on when the other topic ends: at once, because it was never joined, by the reply to its leave, or
-/// by a close of the server.
+/// go on when the other topic ends. A topic that was never joined ends at once. A joined one ends with the
+/// reply to its leave, or when the server closes it.
 #[test]
 fn end_of_other_topic_wakes_push_waiter() {
     for end in ["not joined", "left", "closed"] {
