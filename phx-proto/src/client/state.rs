@@ -710,7 +710,7 @@ impl State {
                 // The core checks fixed parameters, and those with positions are not fixed. A recording
                 // does not contain the parameters to which positions are added, so if the core refused them,
                 // `phx replay` could not repeat the refusal.
-                self.socket.config().check_join(topic, fixed)?;
+                self.socket.config().check_join(topic, fixed).map_err(JoinError::unfit)?;
             }
             params = held.rebased(params);
         }

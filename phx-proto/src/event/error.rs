@@ -65,8 +65,9 @@ pub enum JoinError {
     },
 }
 
-impl From<Unfit> for JoinError {
-    fn from(unfit: Unfit) -> Self {
+impl JoinError {
+    /// The error of a join that cannot be sent.
+    pub(crate) fn unfit(unfit: Unfit) -> Self {
         match unfit {
             Unfit::Encode(error) => Self::Encode(error),
             Unfit::TooLarge { limit, .. } => Self::TooLarge { limit },

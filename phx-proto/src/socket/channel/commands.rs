@@ -252,7 +252,7 @@ impl Socket {
         topic: &Topic,
         payload: &Payload,
     ) -> Result<(), JoinError> {
-        self.config.check_join(topic, payload).map_err(JoinError::from)
+        self.config.check_join(topic, payload).map_err(JoinError::unfit)
     }
 
     /// Called when the join of `topic` was written.
