@@ -201,9 +201,7 @@ impl Shared {
         }
         #[cfg(feature = "tracing")]
         trace.emit(&self.span, self.name.as_deref(), &self.address);
-        if let Some(discarded) = discarded {
-            drop_discarded(discarded);
-        }
+        drop(discarded);
         drop(wakes);
         answer
     }
@@ -213,16 +211,6 @@ impl Shared {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock()
-    }
-}
-
-/// Drops values that may own handles of this client, whose drop takes the lock.
-#[cold]
-fn drop_discarded(discarded: Vec<Discarded>) {
-    for discarded in discarded {
-        if let Discarded::Missed(subscriber, missed) = discarded {
-            subscriber.report_missed(&missed);
-        }
     }
 }
 
@@ -349,9 +337,21 @@ impl Repeats {
 pub(super) enum Discarded {
     Params(JoinParams),
     Messages(Vec<Message>),
-    /// Messages that were dropped from the mailbox of a consumer that catches up.
-    Missed(Arc<Subscriber>, Vec<Message>),
+    Missed(Missed),
     Signals(Vec<Signal>),
+}
+
+/// Messages that were dropped from the mailbox of a consumer that catches up. The drop of this value
+/// reports them, so that the report is made even if the drop of another value panics.
+pub(super) struct Missed {
+    pub(super) subscriber: Arc<Subscriber>,
+    pub(super) messages: Vec<Message>,
+}
+
+impl Drop for Missed {
+    fn drop(&mut self) {
+        self.subscriber.report_missed(&self.messages);
+    }
 }
 
 impl State {
@@ -821,7 +821,8 @@ impl State {
                     slot.mailbox.replay_timed_out();
                     self.wakes.extend(slot.parked.take());
                     drop(slot);
-                    self.discarded.push(Discarded::Missed(subscriber, Vec::new()));
+                    let messages = Vec::new();
+                    self.discarded.push(Discarded::Missed(Missed { subscriber, messages }));
                 }
                 continue;
             }

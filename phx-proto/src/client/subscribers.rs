@@ -11,7 +11,7 @@ use super::messages::{ChannelEvent, Message, StreamEnd};
 use super::presence::{LOGS_BYTES_MAX, Logged, PresenceKind, PresenceLog};
 use super::signals::ClientEvent;
 use super::signals::SignalQueue;
-use super::state::{Discarded, State, apply};
+use super::state::{Discarded, Missed, State, apply};
 use super::waiters::{Parked, Task, Wait, WaiterId, poll_parked, poll_parking};
 use crate::catch_up::Cursor;
 use crate::config::join_params::JoinParams;
@@ -456,9 +456,10 @@ impl State {
                 if !messages.is_empty() {
                     discarded.push(Discarded::Messages(messages));
                 }
-                let missed = slot.mailbox.take_missed();
-                if !missed.is_empty() {
-                    discarded.push(Discarded::Missed(Arc::clone(subscriber), missed));
+                let messages = slot.mailbox.take_missed();
+                if !messages.is_empty() {
+                    let subscriber = Arc::clone(subscriber);
+                    discarded.push(Discarded::Missed(Missed { subscriber, messages }));
                 }
                 if subscriber.following.is_some() && slot.mailbox.end().is_some() {
                     overflowed.push(Arc::clone(subscriber));

@@ -8,9 +8,9 @@ use core::time::Duration;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::Wake;
 
-use crate::bench::{Bench, poll, ready};
+use crate::bench::{Bench, next, poll, ready};
 use bytes::Bytes;
-use phx_proto::client::{Client, JoinOptions, MailboxPolicy, Received};
+use phx_proto::client::{CatchUp, ChannelEvent, Client, JoinOptions, MailboxPolicy, Received};
 use phx_proto::service::Bus;
 use phx_proto::{ChannelStatus, Frame, JoinParams, Payload, PushOptions, Status};
 use serde_json::{Value, json};
@@ -529,16 +529,19 @@ impl Wake for Woken {
     }
 }
 
+/// A value of the application that panics when it is dropped.
+struct Fragile;
+
+impl Drop for Fragile {
+    fn drop(&mut self) {
+        panic!("on purpose");
+    }
+}
+
 /// A value of the application panics when it is dropped, in a command and on the driver's task. The
 /// streams that the same event has ended are woken all the same.
 #[test]
 fn panicking_drop_loses_no_wakeup() {
-    struct Fragile;
-    impl Drop for Fragile {
-        fn drop(&mut self) {
-            panic!("on purpose");
-        }
-    }
     type End = fn(&mut Bench);
     let ends: [End; 2] = [
         |bench| drop(poll(pin!(bench.client.leave_topic("room:a")))),
@@ -567,4 +570,40 @@ fn panicking_drop_loses_no_wakeup() {
         let woken = woken.map(|woken| woken.0.load(core::sync::atomic::Ordering::Relaxed));
         assert_eq!(woken, [true, true]);
     }
+}
+
+/// A value panics when it is dropped, in the batch in which a consumer that catches up misses a message and
+/// its channel ends. The consumer still sees the loss and the end.
+#[test]
+fn panicking_drop_loses_no_end() {
+    let mut bench = Bench::new(|config| config.mailbox(1, 1 << 20).expect("one"));
+    let fragile = Fragile;
+    let params = JoinParams::from_fn(move |_| {
+        let _ = &fragile;
+        Payload::empty()
+    });
+    let other = bench.client.want("room:a", params).expect("accepted");
+    bench.settle();
+    bench.reply("ok", json!({}));
+    let options = JoinOptions::new().catch_up(CatchUp::new(|_| None));
+    let room = bench.client.want_with("room:b", json!({}), options).expect("accepted");
+    let mut messages = room.messages();
+    bench.settle();
+    bench.reply("ok", json!({"messages": []}));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::CaughtUp));
+    for (topic, event) in [
+        ("room:b", "typing"),
+        ("room:a", "phx_close"),
+        ("room:b", "typing"),
+        ("room:b", "phx_close"),
+    ] {
+        let frame = Frame::from(json!([null, null, topic, event, {}]).to_string());
+        bench.memory.world().to_client.push_back(Received::Frame(frame));
+    }
+    let ended = std::panic::catch_unwind(core::panic::AssertUnwindSafe(|| bench.settle()));
+    assert!(ended.is_err(), "the value was dropped");
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Message(_))));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(1)));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Closed(_))));
+    drop(other);
 }
