@@ -162,7 +162,8 @@ impl<M> Sequencer<M> {
     pub(crate) fn joined_after(&mut self, asked: Option<u64>) {
         self.wait();
         self.state = State::Replaying;
-        // Otherwise `front` is the cursor, or the position of a queued step, which the consumer takes first.
+        // If this is false, `front` is the cursor, or the position of a queued step that the consumer takes
+        // before the replay. `front` must then stay.
         let is_free = self.cursor.position().is_none() && self.front == self.asked;
         self.asked = asked.filter(|_| is_free);
         if is_free {
@@ -202,7 +203,7 @@ impl<M> Sequencer<M> {
             }
             self.forgot(oldest.filter(|oldest| newest.is_none_or(|newest| *oldest <= newest)));
         }
-        // A server whose replay is not in order has broken the contract, but loses no message.
+        // A server that sends a part out of order has broken the contract, but loses no message of that part.
         let mut messages: Vec<_> = messages
             .into_iter()
             .scan(None, |last, (position, message)| {

@@ -409,6 +409,7 @@ impl CatchUpReader {
 
     fn read_join(&mut self, response: Payload, mark: JoinMark) -> Option<ChannelEvent> {
         self.joins = mark.number;
+        self.miss_held();
         let mut read = Ok(());
         let is_served = self.follower.place.lock().is_served_by(mark.asked);
         if !is_served {

@@ -175,7 +175,7 @@ fn backlog_before_first_position_leaves_no_hole() {
     script.reply(&join, "ok", missed([]));
     let (messages, seen) = taken(&script, messages, 5);
     assert_eq!(seen, ["caught up", "1", "2", "interrupted", "resumed"]);
-    let reading = take(&script, messages, 4);
+    let reading = take(&script, messages, 5);
     let join = script.assert_join("orders");
     assert_eq!(since(&join), Some(2));
     script.reply(&join, "ok", missed([3]));
@@ -361,6 +361,41 @@ fn held_message_before_dropped_end_is_replayed() {
         let (_, seen) = script.finish(reading);
         assert_eq!(seen.last().map(String::as_str), Some("8"), "{seen:?}");
     }
+}
+
+/// A message is held back during a replay, and the channel is interrupted twice before the consumer reads on.
+/// The joins without a position do not serve the consumer, so it requests one that has the position before the
+/// message.
+#[test]
+fn held_message_is_replayed_after_two_interruptions() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+    let mut messages = orders.messages();
+    for replay in 0..4 {
+        let join = join_of(&script);
+        assert_eq!(since(&join), None, "{replay}");
+        script.reply(&join, "ok", json!({}));
+        match replay {
+            0 => script.push("orders", "caught_up", json!({})),
+            1 => live(&script, [7]),
+            _ => {}
+        }
+        settle(&script);
+        if replay < 2 {
+            messages = drained(messages).0;
+        }
+        if replay < 3 {
+            script.disconnect();
+        }
+    }
+    let reading = take(&script, messages, 5);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(6));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([7]));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen.last().map(String::as_str), Some("7"), "{seen:?}");
 }
 
 /// The first replay has not ended when a message is dropped, so the next join has no position, and the server
