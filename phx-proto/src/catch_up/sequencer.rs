@@ -203,7 +203,8 @@ impl<M> Sequencer<M> {
             }
             self.forgot(oldest.filter(|oldest| newest.is_none_or(|newest| *oldest <= newest)));
         }
-        // A server that sends a part out of order has broken the contract, but loses no message of that part.
+        // A server that sends the messages of a part out of order has broken the contract. They are sorted, so
+        // that none of them is dropped because a greater position of the same part came first.
         let mut messages: Vec<_> = messages
             .into_iter()
             .scan(None, |last, (position, message)| {

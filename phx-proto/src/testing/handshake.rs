@@ -213,7 +213,7 @@ fn subprotocol(
     }
 }
 
-/// Decodes base64 in the standard alphabet (although the prefix says base64url), with or without
+/// Decodes base64 in the standard alphabet (although the prefix is named after base64url), with or without
 /// padding.
 pub(super) fn decode_token(token: &str) -> Option<String> {
     let config = GeneralPurposeConfig::new()
