@@ -10,6 +10,9 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 /// The prefix of the offered subprotocol by which the server recognises the token.
 pub(crate) const AUTH_TOKEN_PREFIX: &str = "base64url.bearer.phx.";
 
+/// The subprotocol that is offered together with an auth token. Phoenix 1.8 selects it.
+pub(crate) const AUTH_TOKEN_PROTOCOL: &str = "phoenix";
+
 /// Returns the subprotocol that carries `token`. Offer it *after* `phoenix`.
 ///
 /// A server that reads the token (Phoenix 1.8) selects `phoenix`; if `phoenix` is not offered, it selects

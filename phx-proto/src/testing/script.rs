@@ -32,7 +32,7 @@ use super::codec::{self, Vsn};
 use super::handshake::decode_token;
 use super::stage::{ScriptRuntime, Stage, Task, Wire};
 use crate::client::{Client, Clock as _, Received, Setup};
-use crate::config::auth_token::AUTH_TOKEN_PREFIX;
+use crate::config::auth_token::{AUTH_TOKEN_PREFIX, AUTH_TOKEN_PROTOCOL};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::Cause;
 use crate::event::input::{Ended, Opened};
@@ -43,9 +43,6 @@ use crate::wire::payload::Payload;
 
 /// The maximum number of rounds in which the script polls its tasks before it reports a busy loop.
 const ROUNDS: u32 = 100_000;
-
-/// The subprotocol that a client offers with an auth token. Phoenix 1.8 selects it.
-const PROTOCOL: &str = "phoenix";
 
 /// The number of times that [`Script::settled`] yields to the other tasks of the executor.
 const TURNS: u32 = 32;
@@ -239,8 +236,9 @@ impl Script {
             let (to_client, joins) = (VecDeque::new(), BTreeMap::new());
             stage.wires.insert(number, Wire { vsn, to_client, joins, is_over: false });
         }
-        let is_offered = request.subprotocols.iter().any(|offer| offer.expose() == PROTOCOL);
-        let protocol = is_offered.then(|| PROTOCOL.to_owned());
+        let is_offered =
+            request.subprotocols.iter().any(|offer| offer.expose() == AUTH_TOKEN_PROTOCOL);
+        let protocol = is_offered.then(|| AUTH_TOKEN_PROTOCOL.to_owned());
         self.stage.answer(number, Ok(Opened { protocol }));
         self.settle();
         request

@@ -81,7 +81,7 @@ pub enum Violation {
     InvalidDeflate,
 
     /// A compressed message consists of so many small blocks that it would take too long to decompress:
-    /// more than 4,096 blocks plus one for each 512 bytes of the message. A final block counts as two.
+    /// more than 4,096 blocks plus one for each 127 bytes of the message. A final block counts as two.
     #[cfg(feature = "deflate")]
     #[error("a compressed message has more than {max} blocks")]
     TooManyBlocks {

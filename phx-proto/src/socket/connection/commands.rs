@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use crate::config::auth_token::auth_token_subprotocol;
+use crate::config::auth_token::{AUTH_TOKEN_PROTOCOL, auth_token_subprotocol};
 use crate::config::backoff::DelayRange;
 use crate::config::{ConfigError, Credentials, Secret, Uri};
 use crate::event::action::{Action, ConnectRequest};
@@ -175,7 +175,7 @@ impl Socket {
         let subprotocols = credentials.auth_token.as_ref().map(|token| {
             let bearer = auth_token_subprotocol(token.expose());
             // Protocol: CONN-6.
-            vec![Secret::from("phoenix"), Secret::from(bearer)]
+            vec![Secret::from(AUTH_TOKEN_PROTOCOL), Secret::from(bearer)]
         });
         Ok(ConnectRequest {
             uri,
