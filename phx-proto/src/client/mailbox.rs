@@ -340,9 +340,10 @@ impl Mailbox {
         });
     }
 
-    /// Records that the replay of the latest join did not end in time.
+    /// Records that the replay of the latest join did not end in time. If messages were dropped since that
+    /// join, the next join brings another replay, so the timeout of this one does not matter.
     pub(super) fn replay_timed_out(&mut self) {
-        self.change_tail(|tail| tail.replay_timed_out = true);
+        self.change_tail(|tail| tail.replay_timed_out |= tail.missing == 0);
     }
 
     /// Called once for each [`take_missed`](Self::take_missed) that returned messages. Reports how many of

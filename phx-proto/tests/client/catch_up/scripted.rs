@@ -503,6 +503,31 @@ fn replay_without_end_times_out() {
     assert_eq!(taken(&script, messages, 1).1, ["8"]);
 }
 
+/// A part of the replay is dropped from a full mailbox before the end of the replay is overdue. The join for
+/// the dropped messages brings a new replay, so the consumer misses nothing.
+#[test]
+fn overflow_comes_before_timeout() {
+    let script = Script::new();
+    let client = script.client(config());
+    let contract = in_events().end_timeout(Duration::from_secs(20));
+    let mailbox = MailboxOptions::new().messages(4);
+    let options = options(catch_up(Cursor::at(5)).contract(contract)).mailbox(mailbox);
+    let orders = client.want_with("orders", json!({"user": 7}), options).expect("accepted");
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [100]);
+    (6..=9).for_each(|pos| script.push("orders", "missed", missed([pos])));
+    script.advance(Duration::from_secs(21));
+    let reading = take(&script, orders.messages(), 8);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), Some(8));
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([9, 100]));
+    script.push("orders", "caught_up", json!({}));
+    let expected = ["6", "7", "8", "interrupted", "resumed", "9", "100", "caught up"];
+    assert_eq!(script.finish(reading).1, expected);
+}
+
 /// A replay that has ended does not time out.
 #[test]
 fn finished_replay_does_not_time_out() {
