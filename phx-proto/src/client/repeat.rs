@@ -46,7 +46,7 @@ pub(super) async fn push_repeating(
     let (first, options) = repeat.attempt(now);
     let ended = push_and_wait(shared, first, |state, now, payload| {
         let id = inner.accept(state, now, event, payload, options)?;
-        attempts.accepted(state, id);
+        attempts.accepted(state, id, &repeat);
         Ok(id)
     });
     let mut ended = ended.await.map_err(|failed| RepeatFailed::new(failed, 0))?;
@@ -84,7 +84,7 @@ async fn next_attempt(
         let accept = |state: &mut State, now, payload| {
             let (_, options) = repeat.attempt(now);
             let id = inner.accept(state, now, event, payload, options)?;
-            attempts.accepted(state, id);
+            attempts.accepted(state, id, repeat);
             state.pushes_repeated += 1;
             Ok(id)
         };
@@ -106,11 +106,11 @@ struct Attempts<'a> {
 
 impl Attempts<'_> {
     /// Called when an attempt was accepted.
-    fn accepted(&mut self, state: &mut State, id: PushId) {
-        if self.push.replace(id).is_some() {
-            state.repeats.waiting -= 1;
+    fn accepted(&mut self, state: &mut State, id: PushId, repeat: &Repeat) {
+        if let Some(earlier) = self.push.replace(id) {
+            state.repeats.waiting.remove(&earlier);
         }
-        state.repeats.pushes.insert(id);
+        state.repeats.pushes.insert(id, repeat.clone());
     }
 }
 
@@ -119,9 +119,8 @@ impl Drop for Attempts<'_> {
         let Some(id) = self.push else { return };
         // A command wakes the futures of a shutdown, which count these pushes.
         self.shared.command(|state: &mut State, _: Time| {
-            if !state.repeats.pushes.remove(&id) {
-                state.repeats.waiting -= 1;
-            }
+            state.repeats.pushes.remove(&id);
+            state.repeats.waiting.remove(&id);
         });
     }
 }

@@ -64,7 +64,7 @@ impl Client {
                 let stats = state.socket.stats();
                 stats.queued_pushes
                     + stats.pushes_in_flight
-                    + state.repeats.waiting
+                    + state.repeats.waiting.len()
                     + state.waiting_for_space
             })
             .await;

@@ -52,7 +52,7 @@ use crate::id::{ConnectionId, InterestId, PushId};
 use crate::recording::{RecordedSocket as Core, Tape};
 #[cfg(not(feature = "recording"))]
 use crate::socket::Socket as Core;
-use crate::socket::{ChannelStatus, Status, Step};
+use crate::socket::{AfterAttempt, ChannelStatus, Repeat, Status, Step};
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::topic::Topic;
@@ -315,19 +315,24 @@ pub(super) struct Audience {
 /// core counts only those with an attempt.
 #[derive(Default)]
 pub(super) struct Repeats {
-    /// The attempts that the core has not ended.
-    pub(super) pushes: BTreeSet<PushId>,
-    /// The number of pushes whose attempt has ended, until there is another one, or the future has
-    /// ended.
-    pub(super) waiting: usize,
+    /// The attempts that the core has not ended, each with the machine of its push. The future of the push
+    /// has the machine too, so the payload is not dropped under the lock.
+    pub(super) pushes: BTreeMap<PushId, Repeat>,
+    /// The attempts that have ended and may be followed by another one, until it is accepted or the future
+    /// has ended.
+    pub(super) waiting: BTreeSet<PushId>,
 }
 
 impl Repeats {
     #[inline]
-    fn attempt_ended(&mut self, id: PushId) {
+    fn attempt_ended(&mut self, now: Time, id: PushId, outcome: &PushOutcome) {
         // Most pushes are not repeated.
-        if !self.pushes.is_empty() && self.pushes.remove(&id) {
-            self.waiting += 1;
+        if self.pushes.is_empty() {
+            return;
+        }
+        let Some(mut repeat) = self.pushes.remove(&id) else { return };
+        if repeat.ended(now, outcome.clone()) == AfterAttempt::Again {
+            self.waiting.insert(id);
         }
     }
 }
@@ -580,7 +585,7 @@ impl State {
                 self.deliver_unrouted(Message::new(topic, event, payload));
             }
             Signal::PushEnded { id, outcome, .. } => {
-                self.repeats.attempt_ended(id);
+                self.repeats.attempt_ended(self.now, id, &outcome);
                 self.finish_push(id, outcome);
                 self.wake_lines();
             }

@@ -412,6 +412,44 @@ fn shutdown_waits_for_repeats() {
     }
 }
 
+/// The attempts of an order end while its future is not polled. A shutdown waits for it only if a repeat may
+/// follow.
+#[test]
+fn shutdown_skips_orders_with_outcome() {
+    let timeout = Duration::from_secs(2);
+    let answered: fn(&mut Bench) = |bench| bench.reply("ok", json!({}));
+    let timed_out: fn(&mut Bench) = |bench| bench.advance(Duration::from_secs(2));
+    for (end, repeats, waits) in [(answered, 3, false), (timed_out, 0, false), (timed_out, 1, true)]
+    {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined(LOBBY);
+        let options = options().timeout(timeout).repeats(repeats);
+        let mut push = pin!(room.push_repeating("buy", order(), options));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        end(&mut bench);
+        let client = bench.client.clone();
+        let mut shutdown = pin!(client.shutdown(Duration::from_secs(5)));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        bench.settle();
+        assert_eq!(bench.last_sent()[3] != "phx_leave", waits, "{repeats} repeats");
+        if waits {
+            assert!(poll(push.as_mut()).is_pending(), "it waits for the join");
+            assert!(poll(push.as_mut()).is_pending(), "it is accepted");
+            bench.settle();
+            bench.reply("ok", json!({}));
+            assert!(poll(shutdown.as_mut()).is_pending());
+            bench.settle();
+        }
+        assert_eq!(bench.last_sent()[3], "phx_leave", "{repeats} repeats");
+        bench.reply("ok", json!({}));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        bench.settle();
+        assert_eq!(ready(shutdown.as_mut()), Unfinished::default());
+        assert_eq!(ready(push.as_mut()).is_ok(), repeats > 0);
+    }
+}
+
 /// After the grace period, an order whose repeat is unanswered counts once.
 #[test]
 fn shutdown_counts_written_repeat_once() {
