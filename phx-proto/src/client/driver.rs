@@ -111,9 +111,9 @@ const CATCH_UP_BYTES: u64 = 32 << 20;
 /// The future that runs one connection: poll it, or pass it to the runtime's `spawn`.
 ///
 /// It completes when every handle is dropped and the connection is closed. After an explicit
-/// `disconnect` it keeps running, for a later `connect`. Dropping it ends every pending future and
-/// stream of the connection. It is `Send` if the runtime, its transport, its timer and its dial future
-/// are.
+/// `disconnect` it keeps running, for a later `connect`. When it completes or is dropped, every pending
+/// future and stream of the connection ends. It is `Send` if the runtime, its transport, its timer and its
+/// dial future are.
 #[must_use = "nothing happens unless the driver is polled"]
 pub struct Driver<R: Runtime> {
     runtime: R,
@@ -675,6 +675,12 @@ impl<R: Runtime> Driver<R> {
         false
     }
 
+    /// Ends every waiter and every stream.
+    fn end(&self) {
+        let now = self.clock.now();
+        drop(self.shared.input(now, |state| state.end(now, self.polling)));
+    }
+
     fn pending(&self) -> PendingWork {
         self.shared.with_state(|state| PendingWork::of(state))
     }
@@ -762,6 +768,10 @@ impl<R: Runtime> Future for Driver<R> {
         this.polling = true;
         let polled = this.poll_rounds(cx);
         this.polling = false;
+        if polled.is_ready() {
+            // The program may keep a driver that has completed.
+            this.end();
+        }
         polled
     }
 }
@@ -828,7 +838,6 @@ impl<R: Runtime> Drop for Driver<R> {
     fn drop(&mut self) {
         // If code of the application panicked right after a batch, its wakers have not been woken yet.
         self.wakers.drain(..).for_each(Waker::wake);
-        let now = self.clock.now();
-        drop(self.shared.input(now, |state| state.end(now, self.polling)));
+        self.end();
     }
 }

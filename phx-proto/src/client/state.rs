@@ -622,10 +622,12 @@ impl State {
         }
     }
 
-    /// Ends every waiter and every stream, because the driver was dropped. Returns the driver's
-    /// waker, to be dropped after the lock is released.
+    /// Ends every waiter and every stream, because the driver has completed or was dropped. Returns the
+    /// driver's waker, to be dropped after the lock is released. A second call does nothing.
     pub(super) fn end(&mut self, now: Time, panicked: bool) -> Option<Waker> {
-        self.driver_gone = true;
+        if core::mem::replace(&mut self.driver_gone, true) {
+            return None;
+        }
         if panicked {
             self.apply(now, Input::Panicked);
         } else {

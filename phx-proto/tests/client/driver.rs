@@ -228,3 +228,21 @@ fn dropping_driver_ends_every_waiter() {
     assert!(ready(pin!(client.wait_connected())).is_err());
     assert_eq!(client.status(), Status::Closed, "it did not panic");
 }
+
+/// A program may poll a driver by hand and keep it after its end. The streams that observe the connection end
+/// with the driver all the same.
+#[test]
+fn completed_driver_ends_observers() {
+    let mut bench = Bench::new(|config| config);
+    bench.settle();
+    let Bench { client, mut driver, .. } = bench;
+    let (mut signals, mut changes, mut unrouted) =
+        (client.signals(), client.status_changes(), client.unrouted());
+    drop(client);
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!((0..4).any(|_| driver.as_mut().poll(&mut cx).is_ready()));
+    assert!((0..9).any(|_| ready(pin!(signals.next())).is_none()));
+    assert!((0..9).any(|_| ready(pin!(changes.next())).is_none()));
+    assert_eq!(ready(pin!(unrouted.next())), None);
+    drop(driver);
+}
