@@ -161,6 +161,9 @@ pub(super) struct Mailbox {
     /// The number of prefetched messages, and the bytes that they keep alive.
     prefetched: (usize, usize),
     end: Option<StreamEnd>,
+    /// The mailbox was full and its policy is [`MailboxPolicy::Close`], so the consumer sees
+    /// [`StreamEnd::Overflow`], whatever ends the channel afterwards.
+    overflowed: bool,
     /// The number of messages dropped since the last `take_dropped`.
     dropped: u64,
     /// Dropped messages and originals that were replaced by copies, to be dropped after the lock is
@@ -223,6 +226,7 @@ impl Mailbox {
             gap_bytes: 0,
             prefetched: (0, 0),
             end: None,
+            overflowed: false,
             dropped: 0,
             discarded: Vec::new(),
             read: false,
@@ -292,6 +296,7 @@ impl Mailbox {
                 MailboxPolicy::Close => {
                     self.drop_new(message);
                     self.end = Some(StreamEnd::Overflow);
+                    self.overflowed = true;
                     return true;
                 }
             }
@@ -448,14 +453,15 @@ impl Mailbox {
         core::mem::take(&mut self.missed)
     }
 
-    /// The end of the stream, if the mailbox has ended.
+    /// The end of the mailbox: that of its channel, also if it had overflowed before.
     pub(super) const fn end(&self) -> Option<&StreamEnd> {
         self.end.as_ref()
     }
 
-    /// Ends the mailbox: it takes no more messages. Later calls do nothing.
+    /// Ends the mailbox: it takes no more messages. Later calls do nothing, except that the end of the
+    /// channel is recorded after an overflow.
     pub(super) fn close(&mut self, end: StreamEnd) {
-        if self.end.is_none() {
+        if matches!(self.end, None | Some(StreamEnd::Overflow)) {
             self.end = Some(end);
         }
     }
@@ -495,6 +501,7 @@ impl Mailbox {
         }
         // The driver reports missed messages after it has released the lock. The end comes after that.
         let end = self.end.clone().filter(|_| self.unreported == 0)?;
+        let end = if self.overflowed { StreamEnd::Overflow } else { end };
         Some(Item::Event(ChannelEvent::Closed(end)))
     }
 

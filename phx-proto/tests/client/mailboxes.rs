@@ -5,8 +5,8 @@ use core::pin::pin;
 use crate::bench::{Bench, next, poll, ready};
 use crate::hand::{Hand, config};
 use phx_proto::client::{
-    CatchUp, ChannelEvent, JoinOptions, MailboxOptions, MailboxPolicy, Message, PushFailed,
-    Received, StreamEnd,
+    CatchUp, ChannelEvent, JoinFailed, JoinOptions, MailboxOptions, MailboxPolicy, Message,
+    PushFailed, Received, StreamEnd,
 };
 use phx_proto::event::{ChannelEnd, PushErrorKind, RejectionKind};
 use phx_proto::{Frame, JoinParams, Signal};
@@ -210,4 +210,26 @@ fn drop_before_close_is_reported() {
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(2)));
     let end = StreamEnd::Channel(ChannelEnd::ClosedByServer);
     assert_eq!(next(&mut messages), Some(ChannelEvent::Closed(end)));
+}
+
+/// The mailbox of a handle overflows before it is read, and then the channel ends.
+#[test]
+fn overflow_does_not_hide_the_end() {
+    let mut bench = Bench::new(|config| config.mailbox(1, 1 << 20).expect("not zero"));
+    let options = JoinOptions::new().mailbox(MailboxPolicy::Close);
+    let client = bench.client.clone();
+    let mut join = pin!(client.join_with("room:lobby", JoinParams::none(), options));
+    assert!(poll(join.as_mut()).is_pending());
+    bench.settle();
+    let join_ref = bench.last_sent()[0].clone();
+    bench.reply("ok", json!({}));
+    let room = ready(join.as_mut()).expect("joined");
+    (0..2).for_each(|n| bench.server_sends(&message(n)));
+    bench.server_sends(&json!([join_ref, join_ref, "room:lobby", "phx_close", {}]));
+    let ended = ready(pin!(room.joined()));
+    assert!(matches!(ended, Err(JoinFailed::Ended(ChannelEnd::ClosedByServer))), "{ended:?}");
+    let mut messages = room.messages();
+    assert_eq!(number(next(&mut messages)), 0);
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(1)));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Closed(StreamEnd::Overflow)));
 }
