@@ -422,6 +422,15 @@ impl Mailbox {
         lost
     }
 
+    /// Takes everything that is queued, because the stream has ended or was dropped. The end stays. The caller
+    /// drops the result after the lock is released.
+    #[must_use = "drop messages after the lock is released"]
+    pub(super) fn take_queue(&mut self) -> Self {
+        let mut empty = Self::new(self.limits);
+        (empty.end, empty.overflowed) = (self.end.clone(), self.overflowed);
+        core::mem::replace(self, empty)
+    }
+
     /// The number of messages that were dropped since the last call. Zero until the mailbox has a
     /// reader, because until then no consumer has lost a message.
     pub(super) const fn take_dropped(&mut self) -> u64 {

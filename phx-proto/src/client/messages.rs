@@ -260,6 +260,7 @@ impl Messages {
             shared.command(|state, now| state.end_follower(now, &self.mailbox));
         }
         shared.with_state(|state| state.drop_mailbox(&self.mailbox));
+        self.mailbox.clear();
     }
 
     /// Polls for the next event of a stream that catches up.

@@ -128,6 +128,15 @@ impl Subscriber {
         })
     }
 
+    /// Drops everything that is queued, and the waker of the reader, because the stream has ended or was
+    /// dropped. The handle may live on.
+    pub(super) fn clear(&self) {
+        let mut slot = self.lock();
+        let cleared = (slot.mailbox.take_queue(), slot.parked.take());
+        drop(slot);
+        drop(cleared);
+    }
+
     /// Takes the next event, if there is one, without registering a waker.
     pub(super) fn take_event(&self) -> Option<ChannelEvent> {
         self.lock().mailbox.next()

@@ -1,6 +1,12 @@
 //! Mailboxes of handles, and handles that only push.
 
 use core::pin::pin;
+use core::sync::atomic::{AtomicUsize, Ordering};
+use core::task::{Context, Waker};
+use std::sync::Arc;
+use std::task::Wake;
+
+use bytes::Bytes;
 
 use crate::bench::{Bench, next, poll, ready};
 use crate::hand::{Hand, config};
@@ -232,4 +238,79 @@ fn overflow_does_not_hide_the_end() {
     assert_eq!(number(next(&mut messages)), 0);
     assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(1)));
     assert_eq!(next(&mut messages), Some(ChannelEvent::Closed(StreamEnd::Overflow)));
+}
+
+/// The first stream of a handle is dropped before it has read its messages, or it ends before that and is
+/// kept. The handle stays.
+#[test]
+fn ended_stream_frees_its_messages() {
+    for kept in [false, true] {
+        let mut bench = Bench::new(|config| config);
+        let client = bench.client.clone();
+        let position = |message: &Message| -> Option<u64> { panic!("{}", message.event()) };
+        let options = JoinOptions::new();
+        let options = if kept { options.catch_up(CatchUp::new(position)) } else { options };
+        let mut join = pin!(client.join_with("room:lobby", json!({}), options));
+        assert!(poll(join.as_mut()).is_pending());
+        bench.settle();
+        bench.reply("ok", json!({"messages": []}));
+        let room = ready(join.as_mut()).expect("joined");
+        let mut messages = room.messages();
+        if kept {
+            assert_eq!(next(&mut messages), Some(ChannelEvent::CaughtUp));
+        }
+        let dropped = Arc::new(AtomicUsize::new(0));
+        for n in 0..5 {
+            let frame = Bytes::from_owner(Counted(message(n).to_string(), Arc::clone(&dropped)));
+            bench.memory.world().to_client.push_back(Received::Frame(Frame::Text(frame)));
+        }
+        bench.settle();
+        assert_eq!(dropped.load(Ordering::Relaxed), 0, "they wait in the mailbox");
+        if kept {
+            let end = StreamEnd::PositionPanicked;
+            assert_eq!(next(&mut messages), Some(ChannelEvent::Closed(end)));
+        } else {
+            drop(messages);
+        }
+        assert_eq!(dropped.load(Ordering::Relaxed), 5, "kept: {kept}");
+        assert_eq!(bench.client.stats().mailbox_drops, 0, "no mailbox was full");
+        drop(room);
+    }
+}
+
+/// A stream waits, and is dropped while its handle stays. The waker of its task is dropped with it.
+#[test]
+fn dropped_stream_frees_its_waker() {
+    let mut bench = Bench::new(|config| config);
+    let room = bench.joined("room:lobby");
+    let mut messages = room.messages();
+    let task = Arc::new(Ignored);
+    let waker = Waker::from(Arc::clone(&task));
+    assert!(pin!(messages.next()).poll(&mut Context::from_waker(&waker)).is_pending());
+    drop(waker);
+    assert_eq!(Arc::strong_count(&task), 2);
+    drop(messages);
+    assert_eq!(Arc::strong_count(&task), 1);
+    drop(room);
+}
+
+struct Ignored;
+
+impl Wake for Ignored {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// The memory of a frame, with a count of those that were dropped.
+struct Counted(String, Arc<AtomicUsize>);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_add(1, Ordering::Relaxed);
+    }
 }
