@@ -139,8 +139,10 @@ impl Drop for ChannelInner {
                 state.end_follower(now, first);
                 state.drop_mailbox(first);
             }
-            if apply!(state, now, Release { interest: self.interest }) == Released::Leaving {
-                state.end_topic(&self.topic, &ChannelEnd::Left);
+            match apply!(state, now, Release { interest: self.interest }) {
+                Released::Leaving => state.end_topic(&self.topic, &ChannelEnd::Left),
+                // An auto-join may keep the topic.
+                Released::Detached | Released::Gone => state.remove_topic_if_unused(&self.topic),
             }
         });
     }
@@ -663,8 +665,9 @@ impl Channel {
     /// The presences of the channel: a list, and a stream of its changes.
     ///
     /// The list starts from the state that the server sent after the last join. The client keeps
-    /// that state and the diffs after it, up to 256 messages and 1 MiB. If the client no longer has
-    /// them, or no handle existed when they arrived, the channel is joined again to get the state.
+    /// that state and the diffs after it, up to 256 messages and 1 MiB, if the topic had a handle at
+    /// that join and has had one since. Otherwise, or if these messages exceeded a bound, the channel is
+    /// joined again to get the state, like with [`rejoin`](Self::rejoin).
     ///
     /// ```
     /// # async fn example(room: phx_proto::client::Channel) {

@@ -483,7 +483,7 @@ impl Client {
     /// Returns one more handle of a topic that is already wanted, such as an auto-join. The topic
     /// may not be joined yet; [`Channel::joined`] waits for its join. The handle has no mailbox
     /// until [`Channel::messages`] is called, so a handle that only pushes needs no memory for
-    /// messages.
+    /// messages, except those that the client keeps for [`Channel::presence`].
     ///
     /// ```
     /// # use phx_proto::event::NotWanted;

@@ -539,12 +539,12 @@ impl State {
                 self.wake_watchers();
             }
             Signal::Joined { topic, response } => {
-                self.change_log(&topic, PresenceLog::restart);
+                self.restart_log(&topic);
                 self.resolve_joins(&topic, &Ok(()));
                 self.notify_joined(&topic, &response, true);
             }
             Signal::Resumed { topic, response } => {
-                self.change_log(&topic, PresenceLog::restart);
+                self.restart_log(&topic);
                 self.resolve_joins(&topic, &Ok(()));
                 self.notify_joined(&topic, &response, false);
             }
@@ -841,11 +841,13 @@ impl State {
         }
     }
 
-    /// Removes the topic's entry if it has no waiters and no subscribers.
+    /// Removes the topic's entry if it has no waiters, no subscribers and no handles. A handle may ask for
+    /// the presence log at any time.
     pub(super) fn remove_topic_if_unused(&mut self, topic: &Topic) {
         let empty =
             |audience: &Audience| audience.joins.is_empty() && audience.mailboxes.is_empty();
-        if self.topics.get(topic).is_some_and(|audience| empty(audience)) {
+        let is_unused = self.topics.get(topic).is_some_and(|audience| empty(audience));
+        if is_unused && self.socket.interests(topic) == 0 {
             self.remove_topic(topic);
         }
     }

@@ -497,6 +497,14 @@ impl State {
         self.bound_logs(logged.as_ref());
     }
 
+    /// Starts the presence log of a topic that was joined, if it has a handle.
+    pub(super) fn restart_log(&mut self, topic: &Topic) {
+        if self.socket.interests(topic) > 0 {
+            self.topics.get_or_default(topic.clone());
+        }
+        self.change_log(topic, PresenceLog::restart);
+    }
+
     /// Changes the presence log of a topic, and updates the total weight.
     pub(super) fn change_log(&mut self, topic: &str, change: impl FnOnce(&mut PresenceLog)) {
         let Some(audience) = self.topics.get_mut(topic) else { return };

@@ -271,6 +271,60 @@ fn stream_after_join_begins_with_the_state() {
     assert_eq!(joins_sent(&bench), 1);
 }
 
+/// The state is kept for a handle that exists at the join, also while no stream reads the channel. The call
+/// that waits for its reply is not lost.
+#[test]
+fn state_is_kept_without_streams() {
+    for (has_mailbox, waits) in [(false, false), (false, true), (true, false)] {
+        let at = (has_mailbox, waits);
+        let mut bench = Bench::new(|config| config.auto_join(TOPIC, json!({})).expect("a topic"));
+        let room = if has_mailbox {
+            bench.client.want(TOPIC, json!({})).expect("the same parameters")
+        } else {
+            bench.client.channel(TOPIC).expect("it is wanted")
+        };
+        let mut joined = pin!(room.joined());
+        assert!(!waits || poll(joined.as_mut()).is_pending());
+        bench.reply("ok", json!({}));
+        assert!(!waits || ready(joined).is_ok());
+        if has_mailbox {
+            drop(room.messages());
+        }
+        joins(&mut bench, "me", "m1");
+        state(&mut bench, &json!({"ann": metas("a1"), "me": metas("m1")}));
+        let mut call = pin!(room.push("ask", json!({})));
+        assert!(poll(call.as_mut()).is_pending());
+        bench.settle();
+        let mut presence = room.presence();
+        assert_eq!(ready(pin!(presence.synced())), Ok(()), "{at:?}");
+        assert_eq!(keys(&presence), ["ann", "me"]);
+        bench.reply("ok", json!({}));
+        assert!(ready(call.as_mut()).is_ok());
+        // The next stream needs no join either.
+        drop(presence);
+        assert_eq!(ready(pin!(room.presence().synced())), Ok(()), "{at:?}");
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(joins_sent(&bench), 1);
+    }
+}
+
+/// The state of an auto-join is not kept without a handle, and no longer than the handle.
+#[test]
+fn state_goes_with_last_handle() {
+    for with_handle in [false, true] {
+        let mut bench = Bench::new(|config| config.auto_join(TOPIC, json!({})).expect("a topic"));
+        let room = with_handle.then(|| bench.client.channel(TOPIC).expect("it is wanted"));
+        bench.reply("ok", json!({}));
+        state(&mut bench, &json!({"ann": metas("a1")}));
+        drop(room);
+        let mut presence = bench.client.channel(TOPIC).expect("it is wanted").presence();
+        presence.catch_up();
+        assert!(!presence.is_synced());
+        bench.advance(Duration::from_secs(1));
+        assert_eq!(joins_sent(&bench), 2, "{with_handle}");
+    }
+}
+
 /// The memory of the log of each channel is bounded. If the bound was exceeded, a new stream causes
 /// one rejoin.
 #[test]
