@@ -34,7 +34,7 @@ use crate::wire::payload::Payload;
 /// `Repeats::waiting` already does.
 pub(super) async fn push_when_ready(
     shared: &Shared,
-    (topic, interest): (&Topic, InterestId),
+    of: (&Topic, InterestId),
     (until, is_repeat): (Time, bool),
     payload: Payload,
     mut accept: impl FnMut(&mut State, Time, Payload) -> Result<PushId, PushError>,
@@ -43,6 +43,7 @@ pub(super) async fn push_when_ready(
     // memory of the application is not freed under the lock.
     let _kept = payload.shared();
     let mut payload = Some(payload);
+    let (topic, interest) = of;
     let mut place = Place { shared, topic, number: None };
     let mut pending = PendingPush { shared, id: None };
     poll_fn(|cx| {
@@ -63,7 +64,7 @@ pub(super) async fn push_when_ready(
             }
             let goes_on = state.socket.is_interested(interest);
             if goes_on && state.is_behind_others(topic, place.number) {
-                state.enter_line(topic, &mut place.number, &mut waker, (until, is_repeat));
+                state.enter_line(of, &mut place.number, &mut waker, (until, is_repeat));
                 return Err(Refused::Waits(offered));
             }
             let error = match accept(state, now, offered) {
@@ -77,7 +78,7 @@ pub(super) async fn push_when_ready(
             let full = matches!(error.kind, PushErrorKind::QueueFull { .. });
             // A payload that does not fit an empty queue never fits.
             if full && state.socket.stats().queued_pushes > 0 {
-                state.enter_line(topic, &mut place.number, &mut waker, (until, is_repeat));
+                state.enter_line(of, &mut place.number, &mut waker, (until, is_repeat));
                 return Err(Refused::Waits(error.payload));
             }
             left = place.number.take().and_then(|number| state.leave_line(topic, number));
@@ -133,14 +134,15 @@ impl State {
 
     fn enter_line(
         &mut self,
-        topic: &Topic,
+        (topic, interest): (&Topic, InterestId),
         place: &mut Option<u64>,
         waker: &mut Option<Waker>,
         (until, is_repeat): (Time, bool),
     ) {
         let number = *place.get_or_insert_with(|| {
             let number = self.waiters.mint();
-            self.waiters.register(WaiterId::Capacity(number), Wait::Capacity { is_repeat }, None);
+            let wait = Wait::Capacity { interest, counts: !is_repeat };
+            self.waiters.register(WaiterId::Capacity(number), wait, None);
             self.waiting_for_space += usize::from(!is_repeat);
             self.lines.entry(topic.clone()).or_default().insert(number);
             if until != Time::MAX {
@@ -165,7 +167,7 @@ impl State {
         }
         self.wake_lines();
         let waiter = self.waiters.remove(WaiterId::Capacity(number))?;
-        if matches!(waiter.wait, Wait::Capacity { is_repeat: false }) {
+        if matches!(waiter.wait, Wait::Capacity { counts: true, .. }) {
             self.waiting_for_space -= 1;
         }
         Some(waiter)
@@ -188,11 +190,18 @@ impl State {
         }
     }
 
-    /// Wakes every waiter in the line of a topic, because a handle of the topic has ended.
+    /// Wakes every waiter in the line of a topic, because a handle of the topic has ended. The pushes of that
+    /// handle have ended too, and a shutdown does not wait until their futures are polled.
     pub(super) fn wake_line(&mut self, topic: &str) {
         for number in self.lines.get(topic).into_iter().flatten() {
-            let waiter = self.waiters.get_mut(WaiterId::Capacity(*number));
-            self.wakes.extend(waiter.and_then(Waiter::take_waker));
+            let Some(waiter) = self.waiters.get_mut(WaiterId::Capacity(*number)) else { continue };
+            self.wakes.extend(waiter.take_waker());
+            let Wait::Capacity { interest, counts } = &mut waiter.wait else { continue };
+            if *counts && !self.socket.is_interested(*interest) {
+                *counts = false;
+                self.waiting_for_space -= 1;
+            }
         }
+        self.repeats.waiting.retain(|_, interest| self.socket.is_interested(*interest));
     }
 }

@@ -13,7 +13,7 @@ use super::state::{Shared, State};
 use crate::event::cause::{PushOutcome, Reply};
 use crate::event::error::PushErrorKind;
 use crate::event::repeat::RepeatOptions;
-use crate::id::PushId;
+use crate::id::{InterestId, PushId};
 use crate::socket::{AfterAttempt, Repeat};
 use crate::time::Time;
 use crate::wire::payload::Payload;
@@ -42,7 +42,7 @@ pub(super) async fn push_repeating(
     let config = shared.with_state(|state| Arc::clone(&state.socket.config().options));
     let mut repeat = Repeat::new(now, payload, &options, &config)
         .map_err(|error| RepeatFailed::new(error.into(), 0))?;
-    let mut attempts = Attempts { shared, push: None };
+    let mut attempts = Attempts { shared, interest: inner.interest(), push: None };
     let (first, options) = repeat.attempt(now);
     let ended = push_and_wait(shared, first, |state, now, payload| {
         let id = inner.accept(state, now, event, payload, options)?;
@@ -100,6 +100,7 @@ async fn next_attempt(
 /// The attempts of one push, for the count of pushes without an outcome.
 struct Attempts<'a> {
     shared: &'a Shared,
+    interest: InterestId,
     /// The latest attempt.
     push: Option<PushId>,
 }
@@ -110,7 +111,7 @@ impl Attempts<'_> {
         if let Some(earlier) = self.push.replace(id) {
             state.repeats.waiting.remove(&earlier);
         }
-        state.repeats.pushes.insert(id, repeat.clone());
+        state.repeats.pushes.insert(id, (self.interest, repeat.clone()));
     }
 }
 

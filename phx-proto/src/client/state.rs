@@ -315,26 +315,12 @@ pub(super) struct Audience {
 /// core counts only those with an attempt.
 #[derive(Default)]
 pub(super) struct Repeats {
-    /// The attempts that the core has not ended, each with the machine of its push. The future of the push
-    /// has the machine too, so the payload is not dropped under the lock.
-    pub(super) pushes: BTreeMap<PushId, Repeat>,
-    /// The attempts that have ended and may be followed by another one, until it is accepted or the future
-    /// has ended.
-    pub(super) waiting: BTreeSet<PushId>,
-}
-
-impl Repeats {
-    #[inline]
-    fn attempt_ended(&mut self, now: Time, id: PushId, outcome: &PushOutcome) {
-        // Most pushes are not repeated.
-        if self.pushes.is_empty() {
-            return;
-        }
-        let Some(mut repeat) = self.pushes.remove(&id) else { return };
-        if repeat.ended(now, outcome.clone()) == AfterAttempt::Again {
-            self.waiting.insert(id);
-        }
-    }
+    /// The attempts that the core has not ended, each with its handle and the machine of its push. The
+    /// future of the push has the machine too, so the payload is not dropped under the lock.
+    pub(super) pushes: BTreeMap<PushId, (InterestId, Repeat)>,
+    /// The attempts that have ended and may be followed by another one, until it is accepted, or the handle
+    /// or the future has ended.
+    pub(super) waiting: BTreeMap<PushId, InterestId>,
 }
 
 /// Values to drop after the lock is released, because they may own memory of the application.
@@ -585,7 +571,7 @@ impl State {
                 self.deliver_unrouted(Message::new(topic, event, payload));
             }
             Signal::PushEnded { id, outcome, .. } => {
-                self.repeats.attempt_ended(self.now, id, &outcome);
+                self.attempt_ended(id, &outcome);
                 self.finish_push(id, outcome);
                 self.wake_lines();
             }
@@ -857,6 +843,20 @@ impl State {
 impl State {
     pub(super) fn await_push(&mut self, push: PushId, waker: Option<Waker>) {
         self.waiters.register(WaiterId::Push(push), Wait::Push(PushWait::default()), waker);
+    }
+
+    /// Called when a push has ended, which may be an attempt of a push that is repeated.
+    #[inline]
+    fn attempt_ended(&mut self, id: PushId, outcome: &PushOutcome) {
+        // Most pushes are not repeated.
+        if self.repeats.pushes.is_empty() {
+            return;
+        }
+        let Some((interest, mut repeat)) = self.repeats.pushes.remove(&id) else { return };
+        let again = repeat.ended(self.now, outcome.clone()) == AfterAttempt::Again;
+        if again && self.socket.is_interested(interest) {
+            self.repeats.waiting.insert(id, interest);
+        }
     }
 
     /// Keeps the outcome of a push until its future takes it. A future that is not polled keeps its

@@ -26,7 +26,7 @@ use super::signals::SignalQueue;
 use super::subscribers::Subscriber;
 use crate::collections::ordered::{Numbered, Ordered};
 use crate::event::cause::{LeaveOutcome, PushOutcome};
-use crate::id::PushId;
+use crate::id::{InterestId, PushId};
 use crate::time::Time;
 use crate::topic::Topic;
 
@@ -154,9 +154,11 @@ pub(super) enum Wait {
     },
     Join(Box<JoinWait>),
     CatchUp(Weak<Subscriber>),
-    /// `is_repeat` is true for a push that was already written.
+    /// A shutdown waits for the push if `counts` is true. It is false for a push that was already written,
+    /// which is counted as such, and for one whose handle has ended.
     Capacity {
-        is_repeat: bool,
+        interest: InterestId,
+        counts: bool,
     },
     Push(PushWait),
 }

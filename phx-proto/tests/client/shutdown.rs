@@ -120,6 +120,43 @@ fn shutdown_waits_for_pushes_without_space() {
     assert_eq!(bench.last_sent()[3], "phx_leave");
 }
 
+/// The channel of a push that waits for space ends, and its future is not polled. There is nothing to wait
+/// for.
+#[test]
+fn shutdown_skips_waiters_of_ended_channels() {
+    for shared in [false, true] {
+        let mut bench = Bench::new(|config| config.queued_pushes_max(1));
+        let room = bench.joined("room:lobby");
+        let other = shared.then(|| bench.client.channel("room:lobby").expect("it is wanted"));
+        bench.memory.world().blocked = true;
+        bench.settle();
+        let client = bench.client.clone();
+        let mut first = Box::pin(client.cast("room:lobby", "note", json!({"n": 1})));
+        let mut second = pin!(room.cast_when_ready("note", json!({"n": 2})));
+        assert!(poll(first.as_mut()).is_pending() && poll(second.as_mut()).is_pending());
+        let mut leave = pin!(room.clone().leave());
+        assert_eq!(poll(leave.as_mut()).is_ready(), shared);
+        drop(first);
+        bench.memory.world().blocked = false;
+        bench.settle();
+        if !shared {
+            bench.reply("ok", json!({}));
+        }
+        let mut shutdown = pin!(client.shutdown(GRACE));
+        assert!(poll(shutdown.as_mut()).is_pending());
+        bench.settle();
+        if shared {
+            assert_eq!(bench.last_sent()[3], "phx_leave");
+            bench.reply("ok", json!({}));
+            assert!(poll(shutdown.as_mut()).is_pending());
+            bench.settle();
+        }
+        assert_eq!(ready(shutdown.as_mut()), Unfinished::default(), "{shared}");
+        assert!(ready(second.as_mut()).is_err());
+        drop(other);
+    }
+}
+
 #[test]
 fn shutdown_ends_with_dropped_driver() {
     let mut bench = Bench::new(|config| config);

@@ -450,6 +450,35 @@ fn shutdown_skips_orders_with_outcome() {
     }
 }
 
+/// The channel of an order ends before or after its repeat is due, and its future is not polled. No repeat can
+/// follow.
+#[test]
+fn shutdown_skips_orders_of_ended_channels() {
+    for polled in [false, true] {
+        let mut bench = Bench::new(|config| config);
+        let room = bench.joined(LOBBY);
+        let mut push = pin!(room.push_repeating("buy", order(), options()));
+        assert!(poll(push.as_mut()).is_pending());
+        bench.settle();
+        if polled {
+            bench.cut();
+            assert!(poll(push.as_mut()).is_pending(), "it waits for the join");
+        }
+        let client = bench.client.clone();
+        let mut leave = pin!(client.leave_topic(LOBBY));
+        assert_eq!(poll(leave.as_mut()).is_ready(), polled);
+        bench.settle();
+        let mut shutdown = pin!(client.shutdown(Duration::from_secs(5)));
+        if !polled {
+            bench.reply("ok", json!({}));
+            assert!(poll(shutdown.as_mut()).is_pending(), "the close handshake");
+            bench.settle();
+        }
+        assert_eq!(ready(shutdown.as_mut()), Unfinished::default(), "{polled}");
+        assert!(ready(push.as_mut()).is_err());
+    }
+}
+
 /// After the grace period, an order whose repeat is unanswered counts once.
 #[test]
 fn shutdown_counts_written_repeat_once() {
