@@ -80,8 +80,9 @@ pub enum Violation {
     #[error("a compressed message is not valid DEFLATE data")]
     InvalidDeflate,
 
-    /// A compressed message consists of so many small blocks that it would take too long to decompress:
-    /// more than 4,096 blocks plus one for each 127 bytes of the message. A final block counts as two.
+    /// A compressed message consists of so many small blocks that it would take too long to decompress.
+    /// The limit grows with the message, so that it allows the short blocks of every compressor that ends a
+    /// block only when it is full or flushed. A final block counts as two.
     #[cfg(feature = "deflate")]
     #[error("a compressed message has more than {max} blocks")]
     TooManyBlocks {

@@ -45,6 +45,9 @@ const BLOCKS_MAX: usize = 4_096;
 /// could take longer to decompress.
 const BLOCK_BYTES: usize = 127;
 
+/// The bytes before the data of a block that is not compressed (RFC 1951 section 3.2.4).
+const STORED_HEADER: usize = 5;
+
 /// A client sends a message as it is, if compression would make it more than this many times shorter.
 /// Servers refuse such messages as attacks: Bandit if the ratio is more than 25.
 const RATIO_MAX: usize = 20;
@@ -290,15 +293,20 @@ impl Decompressor {
 }
 
 /// The most bytes of a compressed message, for messages of at most `max` bytes. Data that cannot be
-/// compressed gets longer: by 5 bytes for each block.
+/// compressed gets longer, by [`STORED_HEADER`] for each block.
 pub(crate) const fn compressed_max(max: usize) -> usize {
-    max.saturating_add(max / 1_024).saturating_add(64)
+    max.saturating_add(blocks_max(max).saturating_mul(STORED_HEADER))
+}
+
+/// The maximum number of blocks of a message that has this length after decompression.
+const fn blocks_max(length: usize) -> usize {
+    BLOCKS_MAX + length / BLOCK_BYTES
 }
 
 /// Counts a block, after which the message continues.
 fn count_block(blocks: &mut usize, output: &Output) -> Result<(), Violation> {
     *blocks += 1;
-    let max = BLOCKS_MAX + output.message.len() / BLOCK_BYTES;
+    let max = blocks_max(output.message.len());
     if *blocks > max { Err(Violation::TooManyBlocks { max }) } else { Ok(()) }
 }
 
