@@ -192,6 +192,18 @@ pub mod adapter {
     #[cfg(feature = "testing")]
     pub use crate::testing::listener::{Hub, Serve};
     pub use crate::transport::*;
+
+    /// The members of a JSON object in their order, including those with repeated keys.
+    ///
+    /// # Errors
+    ///
+    /// If the value is not an object, or if a key has an unpaired surrogate.
+    #[cfg(feature = "service")]
+    pub fn members(
+        value: &serde_json::value::RawValue,
+    ) -> serde_json::Result<Vec<(String, &serde_json::value::RawValue)>> {
+        crate::wire::raw::members(value)
+    }
 }
 
 /// The examples of the readme.

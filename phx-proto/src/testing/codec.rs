@@ -255,7 +255,7 @@ fn parse(bytes: &[u8]) -> Result<Value, DecodeFault> {
 /// Converts a JSON value as the server's parser reads it: the first of several members with one
 /// name is used (`wire/malformed_duplicate_keys`), and `-0` becomes `0` (`wire/malformed_numbers`).
 fn json_of(raw: &RawValue) -> Result<Value, DecodeFault> {
-    if let Some(members) = members(raw) {
+    if let Ok(members) = members(raw) {
         let mut object = Map::new();
         for (name, raw) in members {
             let value = json_of(raw)?;

@@ -8,9 +8,9 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-/// The members of an object; `None` if the value is not an object.
-pub(crate) fn members(value: &RawValue) -> Option<Vec<(String, &RawValue)>> {
-    serde_json::from_str::<Members<'_>>(value.get()).ok().map(|members| members.0)
+/// The members of an object; an error if the value is not an object, or if a key has an unpaired surrogate.
+pub(crate) fn members(value: &RawValue) -> serde_json::Result<Vec<(String, &RawValue)>> {
+    serde_json::from_str::<Members<'_>>(value.get()).map(|members| members.0)
 }
 
 /// Copies the value and replaces line breaks and tabs with spaces. They can only be between tokens: in

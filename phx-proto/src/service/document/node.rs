@@ -83,7 +83,7 @@ impl Node {
     }
 
     fn from_raw(raw: &RawValue) -> Self {
-        if let Some(members) = members(raw) {
+        if let Ok(members) = members(raw) {
             let members = members.into_iter();
             return Self::Object(members.map(|(key, raw)| (key, Self::from_raw(raw))).collect());
         }

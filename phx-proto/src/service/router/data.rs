@@ -380,8 +380,7 @@ impl Serialize for EventValue<'_> {
 impl<'de> Deserialize<'de> for EventData {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let data = Box::<RawValue>::deserialize(deserializer)?;
-        let members =
-            members(&data).ok_or_else(|| D::Error::custom("the data is not an object"))?;
+        let members = members(&data).map_err(|_| D::Error::custom("the data is not an object"))?;
         let member = |(key, value): (String, &RawValue)| Member {
             key: key.into(),
             content: Content::Json(one_line(value)),

@@ -7,7 +7,6 @@
 //! Error messages name keys and types, never values, because payloads are often secret. Payloads
 //! keep their text: numbers of any length, order and repetition of keys.
 
-use core::fmt;
 use core::time::Duration;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -15,7 +14,6 @@ use std::collections::btree_map::Entry;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use phx_tokio::Payload;
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 /// The maximum length of an id, in bytes. The caller chooses the id, and it is kept while the order
@@ -57,36 +55,8 @@ type Members<'a> = BTreeMap<String, &'a RawValue>;
 /// Reads the members of an object. Of two equal keys the first one is kept, and the second result is that
 /// key.
 fn members(value: &RawValue) -> serde_json::Result<(Members<'_>, Option<String>)> {
-    /// The members of an object in their order, including those with repeated keys.
-    struct Listed<'a>(Vec<(String, &'a RawValue)>);
-
-    struct List;
-
-    impl<'de> Visitor<'de> for List {
-        type Value = Listed<'de>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Listed<'de>, A::Error> {
-            let mut listed = Vec::new();
-            while let Some(member) = map.next_entry()? {
-                listed.push(member);
-            }
-            Ok(Listed(listed))
-        }
-    }
-
-    impl<'de> Deserialize<'de> for Listed<'de> {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-            deserializer.deserialize_map(List)
-        }
-    }
-
-    let Listed(listed) = serde_json::from_str(value.get())?;
     let (mut members, mut repeated) = (Members::new(), None);
-    for (key, value) in listed {
+    for (key, value) in phx_proto::adapter::members(value)? {
         match members.entry(key) {
             Entry::Vacant(entry) => drop(entry.insert(value)),
             Entry::Occupied(entry) => drop(repeated.get_or_insert_with(|| entry.key().clone())),
