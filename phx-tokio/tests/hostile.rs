@@ -167,6 +167,39 @@ fn recording_with_huge_payload_is_refused() {
     assert!(phx(&["replay", file.path()]).output().unwrap().status.success());
 }
 
+/// A recording is replayed while it is read, so its size does not matter: here, its last line comes after the
+/// trace of the first lines.
+#[test]
+fn recording_is_replayed_while_it_is_read() {
+    let server = TestServer::new();
+    let file = Temporary::new("pipe.jsonl");
+    let push = ["push", &server.url(), "room:a", "echo", "1", "--record", file.path()];
+    assert!(phx(&push).output().unwrap().status.success());
+    let whole = phx(&["replay", file.path()]).output().unwrap().stdout;
+    let recorded = file.text();
+    let (last, rest) = (recorded.lines().last().unwrap(), recorded.lines().count() - 1);
+    let mut process = Process::start(phx(&["replay", "/dev/stdin"]));
+    recorded.lines().take(rest).for_each(|line| process.type_line(line));
+    let first = process.first_line();
+    assert!(first.starts_with("t=0ms client#1 start "), "{first}");
+    process.type_line(last);
+    drop(process.stdin.take());
+    let stdout = process.capture_stdout();
+    assert_eq!(process.exit_code(), Some(0));
+    assert_eq!(first + &stdout.all(), String::from_utf8(whole).unwrap());
+}
+
+/// A line of a recording is read up to a limit, and not to its end.
+#[test]
+fn endless_line_of_recording_is_refused() {
+    let mut shell = Command::new("sh");
+    let script = "ulimit -v 1000000; exec \"$0\" replay /dev/zero";
+    let output = shell.args(["-c", script, env!("CARGO_BIN_EXE_phx")]).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert_eq!(log, "phx: /dev/zero: line 1: it has more than 268435456 bytes\n");
+}
+
 /// The CPU time of a process, in clock ticks.
 fn ticks(process: &Process) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.child.id())).unwrap();

@@ -8,7 +8,9 @@ mod replay;
 mod socket;
 mod tape;
 
-pub use replay::{Divergence, Recording, RecordingError, Replay, TraceLine};
+pub use replay::{
+    Divergence, LineReplay, Recording, RecordingError, Replay, ReplayError, TraceLine,
+};
 pub use socket::RecordedSocket;
 pub use tape::Recorder;
 #[cfg(feature = "driver")]

@@ -1,7 +1,7 @@
 //! Reading and replaying recordings.
 
 use core::fmt;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::input::InputRecord;
 use super::line::{FORMAT, Header, Line, Start, What};
@@ -11,7 +11,6 @@ use crate::config::join_params::ParamsPanicked;
 use crate::event::applied::Supplied;
 use crate::socket::{Socket, Step};
 use crate::time::Time;
-use crate::wire::payload::Payload;
 
 /// The maximum number of filler bytes that a replay may allocate for any recording. It is enough for a
 /// message of the default [`Config::max_message_bytes`] and its reply.
@@ -22,7 +21,7 @@ const FILLER_MAX: u64 = 128 << 20;
 /// needs a gigabyte is refused before anything is allocated.
 const FILLER_PER_BYTE: u64 = 1_024;
 
-/// A parsed recording; see [the module](super).
+/// A parsed recording; see [the module](super). [`LineReplay`] replays one without keeping it in memory.
 #[derive(Clone, Debug)]
 pub struct Recording {
     version: String,
@@ -121,46 +120,12 @@ impl Recording {
     ///
     /// [`RecordingError`] with the number of the invalid line.
     pub fn parse(text: &str) -> Result<Self, RecordingError> {
-        let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line));
-        let (_, first) = lines.next().ok_or(RecordingError::Empty)?;
-        let Header { phx_recording, version } =
-            serde_json::from_str(first).map_err(|_| RecordingError::NotARecording)?;
-        if phx_recording != FORMAT {
-            return Err(RecordingError::Format { found: phx_recording });
+        let mut reader = Reader { length: length(text), ..Reader::default() };
+        let mut lines = Vec::new();
+        for line in text.lines() {
+            lines.extend(reader.line(line)?);
         }
-        let mut clients = Vec::new();
-        let length = u64::try_from(text.len()).unwrap_or(u64::MAX);
-        let filler_max = length.saturating_mul(FILLER_PER_BYTE).saturating_add(FILLER_MAX);
-        let mut filler = 0_u64;
-        let read = |(number, text): (usize, &str)| {
-            let invalid = |problem| RecordingError::Line { line: number, problem };
-            let line: Line =
-                serde_json::from_str(text).map_err(|error| invalid(parse_problem(&error)))?;
-            filler = filler.saturating_add(line.what.filler_len());
-            if filler > filler_max {
-                let problem = format!(
-                    "the redacted payloads up to this line have {filler} bytes, more than the \
-                     {filler_max} that are allowed for a recording of this size"
-                );
-                return Err(invalid(problem));
-            }
-            let known = clients.contains(&line.client);
-            let config = match &line.what {
-                What::Start(_) if known => {
-                    return Err(invalid(format!("client {} starts a second time", line.client)));
-                }
-                What::Start(start) => {
-                    clients.push(line.client);
-                    Some(start.config.config().map_err(|error| invalid(error.to_string()))?)
-                }
-                _ if !known => {
-                    return Err(invalid(format!("client {} has not started", line.client)));
-                }
-                _ => None,
-            };
-            Ok(Numbered { number, line, config })
-        };
-        let lines = lines.map(read).collect::<Result<_, _>>()?;
+        let version = reader.version.ok_or(RecordingError::Empty)?;
         Ok(Self { version, lines })
     }
 
@@ -189,8 +154,136 @@ impl Recording {
     /// # assert_eq!(print(""), Err(RecordingError::Empty));
     /// ```
     pub fn replay(&self) -> Replay<'_> {
-        Replay { recording: self, next: 0, players: BTreeMap::new() }
+        Replay { recording: self, next: 0, players: Players::default() }
     }
+}
+
+/// Replays a recording line by line while it is read. It keeps the state of the recorded clients and no line,
+/// so a recording of any length can be replayed.
+///
+/// ```
+/// use phx_proto::recording::{LineReplay, ReplayError};
+///
+/// /// Prints the trace of a recording.
+/// fn print<'a>(lines: impl Iterator<Item = &'a str>) -> Result<(), ReplayError> {
+///     let mut replay = LineReplay::new();
+///     for line in lines {
+///         if let Some(line) = replay.next_line(line)? {
+///             println!("{line}");
+///         }
+///     }
+///     Ok(())
+/// }
+/// # assert!(print("hello".lines()).is_err());
+/// ```
+#[derive(Debug, Default)]
+pub struct LineReplay {
+    reader: Reader,
+    players: Players,
+}
+
+/// Why a line of a recording could not be replayed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReplayError {
+    /// The line is invalid.
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    /// The replay differs from the line.
+    #[error(transparent)]
+    Diverged(#[from] Divergence),
+}
+
+impl LineReplay {
+    /// A replay before the first line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The version of phx-proto that wrote the recording; `None` before the first line.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.reader.version.as_deref()
+    }
+
+    /// Replays the next line, which has no line break at its end, and returns its line of the trace, if it has
+    /// one. The redacted payloads may need as much memory as
+    /// [`Recording::parse`] allows for a recording that ends here.
+    ///
+    /// # Errors
+    ///
+    /// [`ReplayError`], which ends the replay: later lines have no meaning.
+    pub fn next_line(&mut self, line: &str) -> Result<Option<TraceLine>, ReplayError> {
+        self.reader.length = self.reader.length.saturating_add(length(line)).saturating_add(1);
+        match self.reader.line(line)? {
+            Some(numbered) => Ok(self.players.step(&numbered)?),
+            None => Ok(None),
+        }
+    }
+}
+
+/// Reads the lines of a recording one after another.
+#[derive(Debug, Default)]
+struct Reader {
+    /// The number of lines that were read.
+    number: usize,
+    /// The version in the header; `None` before the first line.
+    version: Option<String>,
+    /// The length of the recording in bytes, as far as it is known.
+    length: u64,
+    clients: BTreeSet<u64>,
+    /// The number of filler bytes up to this line.
+    filler: u64,
+}
+
+impl Reader {
+    /// Reads the next line; `None` for the header.
+    fn line(&mut self, text: &str) -> Result<Option<Numbered>, RecordingError> {
+        self.number += 1;
+        let number = self.number;
+        if self.version.is_none() {
+            let Header { phx_recording, version } =
+                serde_json::from_str(text).map_err(|_| RecordingError::NotARecording)?;
+            if phx_recording != FORMAT {
+                return Err(RecordingError::Format { found: phx_recording });
+            }
+            self.version = Some(version);
+            return Ok(None);
+        }
+        let invalid = |problem| RecordingError::Line { line: number, problem };
+        let line: Line =
+            serde_json::from_str(text).map_err(|error| invalid(parse_problem(&error)))?;
+        self.filler = self.filler.saturating_add(line.what.filler_len());
+        let (filler, max) = (self.filler, self.filler_max());
+        if filler > max {
+            return Err(invalid(format!(
+                "the redacted payloads up to this line have {filler} bytes, more than the {max} that are \
+                 allowed for a recording of this size"
+            )));
+        }
+        let config = match &line.what {
+            What::Start(_) if !self.clients.insert(line.client) => {
+                return Err(invalid(format!("client {} starts a second time", line.client)));
+            }
+            What::Start(start) => {
+                Some(start.config.config().map_err(|error| invalid(error.to_string()))?)
+            }
+            _ if !self.clients.contains(&line.client) => {
+                return Err(invalid(format!("client {} has not started", line.client)));
+            }
+            _ => None,
+        };
+        Ok(Some(Numbered { number, line, config }))
+    }
+
+    const fn filler_max(&self) -> u64 {
+        self.length.saturating_mul(FILLER_PER_BYTE).saturating_add(FILLER_MAX)
+    }
+}
+
+fn length(text: &str) -> u64 {
+    u64::try_from(text.len()).unwrap_or(u64::MAX)
 }
 
 /// The message of the parser without its line number, because the parser reads one line at a time.
@@ -206,23 +299,19 @@ fn parse_problem(error: &serde_json::Error) -> String {
 pub struct Replay<'a> {
     recording: &'a Recording,
     next: usize,
-    players: BTreeMap<u64, Player>,
+    players: Players,
 }
+
+/// The replays of the clients, by their numbers.
+#[derive(Debug, Default)]
+struct Players(BTreeMap<u64, Player>);
 
 /// The replay of one client.
 #[derive(Debug)]
 struct Player {
     socket: Socket,
     payloads: bool,
-    joins: Joins,
     answer: Option<String>,
-}
-
-/// The results of join parameter functions, by the line of the join.
-#[derive(Debug, Default)]
-struct Joins {
-    line: usize,
-    results: BTreeMap<String, VecDeque<(usize, Payload)>>,
 }
 
 impl Iterator for Replay<'_> {
@@ -232,7 +321,7 @@ impl Iterator for Replay<'_> {
         loop {
             let numbered = self.recording.lines.get(self.next)?;
             self.next += 1;
-            match self.step(numbered) {
+            match self.players.step(numbered) {
                 Ok(None) => {}
                 Ok(Some(line)) => return Some(Ok(line)),
                 Err(divergence) => {
@@ -244,7 +333,7 @@ impl Iterator for Replay<'_> {
     }
 }
 
-impl Replay<'_> {
+impl Players {
     fn step(&mut self, numbered: &Numbered) -> Result<Option<TraceLine>, Divergence> {
         let Numbered { number, line: Line { client, at, what }, config } = numbered;
         let traced = |is_input, text: String| {
@@ -253,15 +342,12 @@ impl Replay<'_> {
             Some(TraceLine { at: *at, client: *client, is_input, text })
         };
         if let (What::Start(start), Some(config)) = (what, config) {
-            let joins = Joins::of(*client, &self.recording.lines);
-            let player = Player::new(start, config.clone(), *at, joins);
-            self.players.insert(*client, player);
+            self.0.insert(*client, Player::new(start, config.clone(), *at));
             let (uri, vsn) = (config.uri(), config.codec.vsn());
             return Ok(traced(true, format!("start {uri}, vsn {vsn}, seed {}", start.seed)));
         }
-        // `parse` has checked that every client has started.
-        let Some(player) = self.players.get_mut(client) else { return Ok(None) };
-        player.joins.line = *number;
+        // The reader has checked that every client has started.
+        let Some(player) = self.0.get_mut(client) else { return Ok(None) };
         let diverged =
             |recorded: String, replayed| Err(Divergence { line: *number, recorded, replayed });
         Ok(match what {
@@ -278,7 +364,7 @@ impl Replay<'_> {
                 traced(false, format!("= {recorded}")).filter(|_| recorded != "accepted")
             }
             What::Sent(_) | What::Out(_) => {
-                let replayed = player.next_action(*at);
+                let replayed = player.next_action(*at, what);
                 if !replayed.as_ref().is_some_and(|replayed| same(what, replayed)) {
                     return diverged(shown(what), replayed.as_ref().map(shown));
                 }
@@ -316,53 +402,28 @@ fn comparable(text: &str) -> &str {
     &text[..ends.min().unwrap_or(text.len())]
 }
 
-impl Joins {
-    fn of(client: u64, lines: &[Numbered]) -> Self {
-        let mut results: BTreeMap<String, VecDeque<_>> = BTreeMap::new();
-        for Numbered { number, line, .. } in
-            lines.iter().filter(|other| other.line.client == client)
-        {
-            if let What::Sent(frame) = &line.what {
-                if let Some((topic, payload)) = frame.joined() {
-                    results
-                        .entry(topic.to_owned())
-                        .or_default()
-                        .push_back((*number, payload.payload()));
-                }
-            }
-        }
-        Self { line: 0, results }
-    }
-
-    /// Takes the result of the function for the join in the current line, if there is one.
-    fn take(&mut self, topic: &str) -> Option<Payload> {
-        let results = self.results.get_mut(topic)?;
-        while results.front().is_some_and(|(line, _)| *line < self.line) {
-            results.pop_front();
-        }
-        results.front().is_some_and(|(line, _)| *line == self.line).then_some(())?;
-        results.pop_front().map(|(_, payload)| payload)
-    }
-}
-
 impl Player {
-    fn new(start: &Start, config: Config, at: Time, joins: Joins) -> Self {
-        Self {
-            socket: Socket::new(config, start.seed, at),
-            payloads: start.payloads,
-            joins,
-            answer: None,
-        }
+    fn new(start: &Start, config: Config, at: Time) -> Self {
+        let socket = Socket::new(config, start.seed, at);
+        Self { socket, payloads: start.payloads, answer: None }
     }
 
-    fn next_action(&mut self, at: Time) -> Option<What> {
+    /// The next action. `recorded` is the recorded one: if it is the frame of a join, it contains the result of
+    /// the function of join parameters.
+    fn next_action(&mut self, at: Time, recorded: &What) -> Option<What> {
+        let mut joined = match recorded {
+            What::Sent(frame) => frame.joined(),
+            _ => None,
+        };
         let action = loop {
             match self.socket.poll_step(at)? {
                 Step::Action(action) => break action,
                 Step::Evaluate(ticket) => {
                     // If no join is recorded here, the function panicked, or its result could not be sent.
                     // Both end the channel in the same way.
-                    let params = self.joins.take(&ticket.attempt().topic).ok_or(ParamsPanicked);
+                    let topic = &*ticket.attempt().topic;
+                    let params = joined.take_if(|(joined, _)| *joined == topic);
+                    let params = params.map(|(_, record)| record.payload()).ok_or(ParamsPanicked);
                     if let Supplied::Join(join) = self.socket.supply_join(at, &ticket, params) {
                         break join;
                     }

@@ -9,6 +9,7 @@ mod ops;
 #[path = "../support/options.rs"]
 mod options;
 
+use std::fmt::Write as _;
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,7 +22,9 @@ use options::other_options;
 use phx_proto::client::Setup;
 use phx_proto::config::Backoff;
 use phx_proto::event::{JoinError, Refusal};
-use phx_proto::recording::{RecordedSocket, Recorder, Recording, RecordingError};
+use phx_proto::recording::{
+    LineReplay, RecordedSocket, Recorder, Recording, RecordingError, ReplayError,
+};
 use phx_proto::wire::{Codec, DecodeError, EncodeError, Incoming, Outgoing, V1, V2};
 use phx_proto::{
     Action, Applied, Cause, Config, ConnectionId, Credentials, Ended, Frame, Input, InterestId,
@@ -59,8 +62,23 @@ impl Tape {
             Ok(line) => format!("{line}\n"),
             Err(divergence) => panic!("{divergence}\n{text}"),
         };
-        recording.replay().map(line).collect()
+        let trace: String = recording.replay().map(line).collect();
+        assert_eq!(by_line(&text), (trace.clone(), None));
+        trace
     }
+}
+
+/// The trace of a recording that is read line by line, and the error that ended it.
+fn by_line(text: &str) -> (String, Option<ReplayError>) {
+    let (mut replay, mut trace) = (LineReplay::new(), String::new());
+    for line in text.lines() {
+        match replay.next_line(line) {
+            Ok(Some(line)) => writeln!(trace, "{line}").unwrap(),
+            Ok(None) => {}
+            Err(error) => return (trace, Some(error)),
+        }
+    }
+    (trace, None)
 }
 
 fn ms(millis: u64) -> Time {
@@ -582,8 +600,15 @@ fn invalid_recording_error_names_the_line() {
     eventful(&tape.recorder(), config());
     let text = tape.text();
     let lines = text.lines().count();
-    let line = |text: &str| Recording::parse(text).unwrap_err();
-    assert_eq!(line(""), RecordingError::Empty);
+    assert_eq!(Recording::parse("").unwrap_err(), RecordingError::Empty);
+    let line = |text: &str| {
+        let error = Recording::parse(&format!("{text}\n")).unwrap_err();
+        let ended = by_line(text).1;
+        // A line before the invalid one may diverge.
+        let is_divergence = matches!(ended, Some(ReplayError::Diverged(_)));
+        assert!(is_divergence || ended == Some(error.clone().into()), "{ended:?}");
+        error
+    };
     assert_eq!(line("hello"), RecordingError::NotARecording);
     assert_eq!(line("{}"), RecordingError::NotARecording);
     let newer = r#"{"phx_recording":99,"version":"9.0.0"}"#;
@@ -695,8 +720,14 @@ proptest! {
         let _ = Recording::parse(&text[..cut.index(text.len())]);
         let mut lines: Vec<&str> = text.lines().collect();
         lines.remove(line.index(lines.len()));
-        if let Ok(recording) = Recording::parse(&lines.join("\n")) {
-            let _ = recording.replay().count();
+        let text = lines.join("\n");
+        let (_, ended) = by_line(&text);
+        match Recording::parse(&text).map(|recording| recording.replay().find_map(Result::err)) {
+            Ok(diverged) => prop_assert_eq!(ended, diverged.map(ReplayError::from)),
+            // A line before the invalid one may diverge.
+            Err(error) => prop_assert!(
+                ended == Some(error.into()) || matches!(ended, Some(ReplayError::Diverged(_)))
+            ),
         }
     }
 }

@@ -1,4 +1,6 @@
-//! The lines of standard input. A thread reads them, because reading blocks.
+//! Lines of a bounded length, from standard input or a file.
+//!
+//! A thread reads those of standard input, because reading blocks.
 
 #[cfg(unix)]
 use core::time::Duration;
@@ -6,7 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use tokio::sync::mpsc;
 
-/// The maximum length of a line, in bytes: enough for a binary payload of the default
+/// The maximum length of a line of standard input, in bytes: enough for a binary payload of the default
 /// `max_push_bytes` as base64, and for the rest of an order of `phx run`.
 pub(crate) const LINE_MAX: usize = 16 << 20;
 
@@ -31,10 +33,11 @@ pub(crate) fn lines() -> mpsc::Receiver<io::Result<Line>> {
     tokio::task::spawn_blocking(move || {
         let mut input = BufReader::with_capacity(BUFFER, Stdin);
         for number in 1.. {
-            let line = match line(&mut input) {
+            let line = match line(&mut input, LINE_MAX) {
                 Ok(None) => return,
                 Ok(Some(Some(text))) if text.trim_ascii().is_empty() => continue,
-                Ok(Some(text)) => Ok(Line { number, text }),
+                Ok(Some(Some(text))) => Ok(Line { number, text: Some(text) }),
+                Ok(Some(None)) => input.skip_until(b'\n').map(|_| Line { number, text: None }),
                 Err(error) => Err(error),
             };
             let is_last = line.is_err();
@@ -98,19 +101,15 @@ fn wait_for_foreground(stdin: &io::StdinLock<'_>) {
     }
 }
 
-/// The next line, or `None` at the end of the input. A line that is too long is discarded.
-fn line(input: &mut impl BufRead) -> io::Result<Option<Option<Vec<u8>>>> {
+/// The next line with its line break, or `None` at the end of the input. Of a line that has more than `max`
+/// bytes, only these are read, and the result is `Some(None)`.
+pub(crate) fn line(input: &mut impl BufRead, max: usize) -> io::Result<Option<Option<Vec<u8>>>> {
     let mut text = Vec::new();
-    let limit = u64::try_from(LINE_MAX).unwrap_or(u64::MAX);
+    let limit = u64::try_from(max).unwrap_or(u64::MAX);
     if input.by_ref().take(limit).read_until(b'\n', &mut text)? == 0 {
         return Ok(None);
     }
-    if text.len() < LINE_MAX || text.ends_with(b"\n") {
-        return Ok(Some(Some(text)));
-    }
-    drop(text);
-    input.skip_until(b'\n')?;
-    Ok(Some(None))
+    Ok(Some((text.len() < max || text.ends_with(b"\n")).then_some(text)))
 }
 
 #[cfg(test)]
@@ -118,20 +117,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn overlong_line_is_skipped() {
-        let line = |input: &mut &[u8]| line(input).unwrap();
-        let long = "x".repeat(LINE_MAX + 7);
-        let text = format!("one\n{long}\nthree\n\nlast");
-        let mut input = text.as_bytes();
-        assert_eq!(line(&mut input), Some(Some(b"one\n".to_vec())));
-        assert_eq!(line(&mut input), Some(None));
-        assert_eq!(line(&mut input), Some(Some(b"three\n".to_vec())));
-        assert_eq!(line(&mut input), Some(Some(b"\n".to_vec())));
-        assert_eq!(line(&mut input), Some(Some(b"last".to_vec())));
-        assert_eq!(line(&mut input), None);
-        let exact = format!("{}\nnext", "x".repeat(LINE_MAX - 1));
-        let mut input = exact.as_bytes();
-        assert_eq!(line(&mut input).unwrap().unwrap().len(), LINE_MAX);
-        assert_eq!(line(&mut input), Some(Some(b"next".to_vec())));
+    fn overlong_line_is_not_kept() {
+        let mut input = &b"one\nlonger\nsix..\n\nlast"[..];
+        let mut next = || line(&mut input, 6).unwrap();
+        assert_eq!(next(), Some(Some(b"one\n".to_vec())));
+        assert_eq!(next(), Some(None));
+        // The rest of that line.
+        assert_eq!(next(), Some(Some(b"\n".to_vec())));
+        assert_eq!(next(), Some(Some(b"six..\n".to_vec())));
+        assert_eq!(next(), Some(Some(b"\n".to_vec())));
+        assert_eq!(next(), Some(Some(b"last".to_vec())));
+        assert_eq!(next(), None);
     }
 }

@@ -48,9 +48,9 @@ pub(crate) fn secret_file(path: &Path) -> Result<Secret, Failed> {
     Ok(Secret::from(secret))
 }
 
-/// Reads a recording, which may have any size, without a byte order mark.
-pub(crate) fn recording(path: &Path) -> Result<String, Failed> {
-    text_of(file(path, u64::MAX)?, path)
+/// Opens a file that is read piece by piece.
+pub(crate) fn open(path: &Path) -> Result<File, Failed> {
+    File::open(path).map_err(|error| bad(path, &error))
 }
 
 /// Reads the text of a document, without a byte order mark.
@@ -106,7 +106,7 @@ fn text_of(bytes: Vec<u8>, path: &Path) -> Result<String, Failed> {
     text.map_err(|_| bad(path, &"the text is not UTF-8"))
 }
 
-fn without_mark(bytes: &[u8]) -> &[u8] {
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes)
 }
 
