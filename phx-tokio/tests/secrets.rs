@@ -123,6 +123,30 @@ fn missing_secrets_are_named() {
     }
 }
 
+/// A secret that is given in place of a name, or in the form of another tool, is not repeated in the error.
+#[test]
+fn misplaced_secrets_are_not_repeated() {
+    const JWT: &str = "eyJhbGciOiJub25lIn0.s3cret-4711.c2ln";
+    for (option, value) in [
+        ("--token-env", JWT.to_owned()),
+        ("--auth-token-env", JWT.to_owned()),
+        ("--param-env", format!("token={JWT}")),
+        ("--header-env", format!("x-key={JWT}")),
+        ("--join-param-env", format!("token={JWT}")),
+        ("--param", JWT.to_owned()),
+        ("--header", format!("authorization: Bearer {JWT}")),
+        ("--header-env", format!("authorization: Bearer {JWT}")),
+        ("--param-file", JWT.to_owned()),
+    ] {
+        let url = "ws://127.0.0.1:1/socket/websocket";
+        let output = run(&["push", url, "room:a", "echo", "{}", option, &value]);
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{option}: {log}");
+        assert!(!log.contains("s3cret"), "{option}: {log}");
+        assert!(log.contains(option) || log.contains("the name of a variable"), "{option}: {log}");
+    }
+}
+
 /// `phx serve` takes its token in the same ways.
 #[test]
 fn serve_reads_token_from_variable_or_file() {

@@ -578,6 +578,42 @@ fn client_certificate_is_presented() {
     assert_eq!(stdout_of(&push.output().unwrap()), "1\n");
 }
 
+/// The name of a file may have any bytes, in each option that names a file within an argument.
+#[test]
+fn file_names_need_not_be_utf8() {
+    let server = TestServer::new();
+    let (payload, secret) = (Temporary::of_bytes(b"\xf0"), Temporary::of_bytes(b"=\xf1"));
+    let named = |front: &str, file: &Temporary| {
+        let mut argument = std::ffi::OsString::from(front);
+        argument.push(file.os_path());
+        argument
+    };
+    let push = || {
+        let mut push = phx(&["push", &server.url(), "room:a", "echo"]);
+        push.arg(named("@", &payload)).arg("--join-params").arg(named("@", &payload));
+        for option in ["--param-file", "--header-file", "--join-param-file"] {
+            push.arg(option).arg(named("x-key=", &secret));
+        }
+        push.output().unwrap()
+    };
+    let log = String::from_utf8(push().stderr).unwrap();
+    assert!(log.contains(r"\xF0") && log.contains("No such file"), "{log}");
+    payload.write(r#"{"n":1}"#);
+    let log = String::from_utf8(push().stderr).unwrap();
+    assert!(log.contains(r"\xF1") && log.contains("No such file"), "{log}");
+    secret.write("s3cret");
+    assert_eq!(stdout_of(&push()), "{\"n\":1}\n");
+    // An argument that is not UTF-8 can be a binary payload.
+    let mut push = phx(&["push", &server.url(), "room:a", "echo"]);
+    push.arg(std::ffi::OsStr::from_bytes(b"\xff"));
+    let output = push.output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(log.contains("the payload is not JSON: invalid utf-8"), "{log}");
+    let output = push.arg("--binary").output().unwrap();
+    assert_eq!(stdout_of(&output), "{\"payload_base64\":\"/w==\"}\n");
+}
+
 /// This version accepts the commands on the manual's page for operators.
 #[test]
 fn operators_page_commands_are_valid() {

@@ -11,6 +11,7 @@ mod limit;
 mod listen;
 mod log;
 mod output;
+mod pair;
 mod progress;
 mod push;
 mod record;

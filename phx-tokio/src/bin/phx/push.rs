@@ -1,6 +1,7 @@
 //! `phx push` and `phx cast`: join a topic and push an event once or repeatedly.
 
 use core::time::Duration;
+use std::ffi::OsString;
 
 use clap::Args;
 use phx_tokio::event::PushOptions;
@@ -28,7 +29,7 @@ pub(crate) struct Push {
     event: String,
     /// JSON payload; @FILE reads a file, - standard input
     #[arg(value_name = "PAYLOAD", default_value = "{}")]
-    payload: String,
+    payload: OsString,
     /// Read the payload from a file; its name may begin with - or @
     #[arg(long, value_name = "FILE", conflicts_with = "payload")]
     file: Option<std::path::PathBuf>,

@@ -1,9 +1,10 @@
 //! Readers of values from environment variables, files and standard input. Secrets do not belong on
 //! the command line, because every user of the machine can read it.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use phx_tokio::Payload;
 use phx_tokio::config::Secret;
@@ -27,13 +28,25 @@ pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
             Err(Failed::Usage(format!("the variable {name} is empty")))
         }
         Ok(value) => Ok(Secret::from(value)),
-        Err(std::env::VarError::NotPresent) => {
+        Err(std::env::VarError::NotPresent) if is_name(name) => {
             Err(Failed::Usage(format!("the variable {name} is not set")))
+        }
+        // The argument is not shown, because it may be the secret itself, as in `--token-env $TOKEN`.
+        Err(std::env::VarError::NotPresent) => {
+            let problem =
+                "expected the name of a variable, such as TOKEN, and not its value, $TOKEN";
+            Err(Failed::Usage(problem.to_owned()))
         }
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Failed::Usage(format!("the variable {name} is not UTF-8")))
         }
     }
+}
+
+/// Whether a text has the form of the names of variables.
+fn is_name(text: &str) -> bool {
+    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    text.bytes().all(is_letter) && !text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Reads the secret in a file, without the line break at its end.
@@ -69,15 +82,29 @@ pub(crate) fn payload_file(path: &Path) -> Result<Vec<u8>, Failed> {
 }
 
 /// The bytes of an argument: `-` is standard input, `@FILE` a file, anything else its own text.
-pub(crate) fn bytes(argument: &str) -> Result<Vec<u8>, Failed> {
+pub(crate) fn bytes(argument: &OsStr) -> Result<Vec<u8>, Failed> {
     if argument == "-" {
         let stdin = Path::new("standard input");
         return limited(io::stdin().lock(), TEXT_MAX).map_err(|error| bad(stdin, &error));
     }
-    match argument.strip_prefix('@') {
-        Some(path) => file(Path::new(path), TEXT_MAX),
-        None => Ok(argument.as_bytes().to_vec()),
+    let bytes = argument.as_encoded_bytes();
+    if bytes.starts_with(b"@") {
+        return file(&rest(argument, 1), TEXT_MAX);
     }
+    Ok(bytes.to_vec())
+}
+
+/// The rest of an argument after UTF-8 of this length, as a path.
+#[cfg(unix)]
+pub(crate) fn rest(argument: &OsStr, from: usize) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt as _;
+    PathBuf::from(OsStr::from_bytes(&argument.as_bytes()[from..]))
+}
+
+/// The same. On this platform, a name that is not Unicode is not found.
+#[cfg(not(unix))]
+pub(crate) fn rest(argument: &OsStr, from: usize) -> PathBuf {
+    PathBuf::from(&argument.to_string_lossy()[from..])
 }
 
 /// JSON as a payload with the same text, byte for byte.
@@ -115,7 +142,8 @@ pub(crate) fn bad(path: &Path, error: &dyn core::fmt::Display) -> Failed {
     Failed::File(vec![format!("{}: {error}", shown(path))])
 }
 
-/// A path as text. One that is not UTF-8 is quoted, with escapes, so that different paths look different.
+/// A path as text. One that is empty or not UTF-8 is quoted, with escapes, so that different paths look
+/// different.
 pub(crate) fn shown(path: &Path) -> String {
-    path.to_str().map_or_else(|| format!("{path:?}"), str::to_owned)
+    path.to_str().filter(|text| !text.is_empty()).map_or_else(|| format!("{path:?}"), str::to_owned)
 }

@@ -3,6 +3,7 @@
 use core::fmt::{self, Display};
 use core::time::Duration;
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -13,6 +14,7 @@ use phx_tokio::{Channel, Client, Config, JoinOptions, JoinParams, Payload, Tls};
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::exit::{Failed, with_recording};
+use crate::pair::Pair;
 use crate::progress::Progress;
 use crate::record::Record;
 use crate::{duration, source};
@@ -37,33 +39,33 @@ pub(crate) struct Target {
     #[arg(long, value_name = "FILE", conflicts_with = "auth_token_env")]
     auth_token_file: Option<PathBuf>,
     /// Send a connect parameter, from an environment variable
-    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = Pair::VALUE)]
     param_env: Vec<(String, String)>,
     /// Send a connect parameter, from a file
-    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
-    param_file: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=FILE", value_parser = Pair::FILE)]
+    param_file: Vec<(String, PathBuf)>,
     /// Send a header of the upgrade, from an environment variable
-    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = Pair::VALUE)]
     header_env: Vec<(String, String)>,
     /// Send a header of the upgrade, from a file
-    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
-    header_file: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=FILE", value_parser = Pair::FILE)]
+    header_file: Vec<(String, PathBuf)>,
     /// Add a string to the join parameters, from an environment variable
-    #[arg(long, value_name = "NAME=VARIABLE", value_parser = name_and_value)]
+    #[arg(long, value_name = "NAME=VARIABLE", value_parser = Pair::VALUE)]
     join_param_env: Vec<(String, String)>,
     /// Add a string to the join parameters, from a file
-    #[arg(long, value_name = "NAME=FILE", value_parser = name_and_value)]
-    join_param_file: Vec<(String, String)>,
+    #[arg(long, value_name = "NAME=FILE", value_parser = Pair::FILE)]
+    join_param_file: Vec<(String, PathBuf)>,
 
     /// Send a connect parameter; other users of this machine can see it
-    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    #[arg(long = "param", value_name = "NAME=VALUE", value_parser = Pair::VALUE)]
     params: Vec<(String, String)>,
     /// Send an upgrade header; channels can read only x-* headers
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = Pair::VALUE)]
     headers: Vec<(String, String)>,
     /// Join with these parameters; @FILE reads a file, - standard input
     #[arg(long, value_name = "JSON")]
-    join_params: Option<String>,
+    join_params: Option<OsString>,
 
     /// Trust the authorities in a PEM file instead of Mozilla's
     #[arg(long, value_name = "FILE")]
@@ -193,7 +195,7 @@ impl Target {
             config = config.param(name, source::variable(variable)?);
         }
         for (name, file) in &self.param_file {
-            config = config.param(name, source::secret_file(file.as_ref())?);
+            config = config.param(name, source::secret_file(file)?);
         }
         if let Some(token) = secret(self.token_env.as_deref(), self.token_file.as_ref())? {
             config = config.param("token", token);
@@ -205,7 +207,7 @@ impl Target {
             config = config.header(name, source::variable(variable)?).map_err(bad)?;
         }
         for (name, file) in &self.header_file {
-            config = config.header(name, source::secret_file(file.as_ref())?).map_err(bad)?;
+            config = config.header(name, source::secret_file(file)?).map_err(bad)?;
         }
         if let Some(token) = secret(self.auth_token_env.as_deref(), self.auth_token_file.as_ref())?
         {
@@ -261,7 +263,7 @@ impl Target {
             add(name, &source::variable(variable)?)?;
         }
         for (name, file) in &self.join_param_file {
-            add(name, &source::secret_file(file.as_ref())?)?;
+            add(name, &source::secret_file(file)?)?;
         }
         Payload::json(&members).map_err(|error| bad(&error))
     }
@@ -315,13 +317,6 @@ pub(crate) fn secret(
         (Some(variable), _) => source::variable(variable).map(Some),
         (None, Some(file)) => source::secret_file(file).map(Some),
         (None, None) => Ok(None),
-    }
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("expected NAME=VALUE".to_owned()),
     }
 }
 
