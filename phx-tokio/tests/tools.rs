@@ -230,6 +230,26 @@ fn listen_joins_repeated_topic_once() {
     assert_eq!(stdout.all(), "0\n1\n");
 }
 
+/// `--for` that ends before the connection is open, or before the server has answered a join, is not a
+/// success.
+#[test]
+fn listen_reports_unfinished_join() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/socket/websocket?token=s3cret", silent.local_addr().unwrap());
+    let output = run(&["listen", &url, "--join", "room:a", "--for", "300ms"]);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{log}");
+    assert!(log.ends_with("/socket/websocket: not connected within 300 ms\n"), "{log}");
+    let server = TestServer::new();
+    let join = ["--join", "slowjoin:a", "--join-params", r#"{"ms":60000}"#];
+    let url = server.url();
+    let listen = [&["listen", &url][..], &join, &["--for", "3s"]].concat();
+    let output = run(&listen);
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{log}");
+    assert!(log.ends_with("phx: slowjoin:a: not joined within 3 s\n"), "{log}");
+}
+
 #[test]
 fn listen_ends_after_a_time() {
     let server = TestServer::new();

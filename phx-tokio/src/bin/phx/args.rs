@@ -106,7 +106,8 @@ To wait for one event and print its payload:
 
 Exit codes: 0 stopped by a signal, --count or --for; 1 output was lost; 2 bad
 usage; 3 unreachable or closed by the server; 4 the upgrade was refused; 5 a
-join was rejected; 7 fewer messages than --count arrived in time.";
+join was rejected or not answered; 7 fewer messages than --count arrived in
+time.";
 
 const PUSH: &str = "\
 Examples, with `phx serve` in another terminal:

@@ -9,6 +9,7 @@
 //! While the output is not read, messages wait in the mailbox of their topic. A full mailbox drops
 //! the oldest messages, and the event `lagged` contains their number.
 
+use core::cell::Cell;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 use std::collections::BTreeSet;
@@ -75,7 +76,11 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         biased;
         _ = stop.request() => return Ok(()),
         gone = output.closed() => return output_gone(gone),
-        () = passed(until) => return listen.too_few(listen.count),
+        () = passed(until) => {
+            let url = listen.target.url_without_query();
+            let late = || Err(Failed::Unreachable(listen.late(url, "connected")));
+            return listen.expired(listen.count, late);
+        }
         connected = listen.target.connect() => connected?,
     };
     let printer = Arc::new(Printer {
@@ -86,14 +91,17 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         enough: Notify::new(),
     });
     let (stage, stages) = watch::channel(Stage::Follow);
-    let mut listeners = JoinSet::new();
+    let (mut listeners, joining) = (JoinSet::new(), Cell::new(None));
     let done = tokio::select! {
         biased;
         _ = stop.request() => Ok(()),
         () = printer.enough.notified() => Ok(()),
         gone = output.closed() => output_gone(gone),
-        () = passed(until) => listen.too_few(printer.missing()),
-        done = follow_all(&connected, &listen.topics, &printer, &stages, &mut listeners) => done,
+        () = passed(until) => listen.expired(printer.missing(), || match joining.get() {
+            Some(topic) => Err(Failed::Rejected(listen.late(topic, "joined"))),
+            None => Ok(()),
+        }),
+        done = follow_all(&connected, &listen.topics, &joining, &printer, &stages, &mut listeners) => done,
     };
 
     // From here on, no further messages are accepted; those that have arrived are printed within
@@ -150,16 +158,31 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
 }
 
 impl Listen {
-    /// The result when the timeout has expired and `missing` messages have not been printed.
-    fn too_few(&self, missing: Option<u64>) -> Result<(), Failed> {
+    /// The result when the time of `--for` has passed and `missing` messages have not been printed. Without
+    /// `--count`, `otherwise` decides.
+    fn expired(
+        &self,
+        missing: Option<u64>,
+        otherwise: impl FnOnce() -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
         match (missing, self.count) {
             (Some(missing), Some(count)) if missing > 0 => Err(Failed::TooFew(format!(
                 "{} of {count} messages arrived in {}",
                 count - missing,
-                crate::duration::shown(self.duration.unwrap_or_default())
+                self.shown_duration()
             ))),
-            _ => Ok(()),
+            (Some(_), _) => Ok(()),
+            (None, _) => otherwise(),
         }
+    }
+
+    /// Describes what was not done within the time of `--for`.
+    fn late(&self, what: &str, done: &str) -> String {
+        format!("{what}: not {done} within {}", self.shown_duration())
+    }
+
+    fn shown_duration(&self) -> String {
+        crate::duration::shown(self.duration.unwrap_or_default())
     }
 }
 
@@ -180,9 +203,12 @@ async fn passed(until: Option<Instant>) {
 }
 
 /// Joins the topics and prints the events of each. The first channel that fails ends the command.
-async fn follow_all(
+///
+/// `joining` is the topic whose join is in progress.
+async fn follow_all<'a>(
     connected: &Connected,
-    topics: &[String],
+    topics: &'a [String],
+    joining: &Cell<Option<&'a str>>,
     printer: &Arc<Printer>,
     stages: &watch::Receiver<Stage>,
     listeners: &mut JoinSet<(u64, Result<(), Failed>)>,
@@ -192,6 +218,7 @@ async fn follow_all(
         if topics[..index].contains(topic) {
             continue;
         }
+        joining.set(Some(topic));
         let joined = connected.join(topic);
         let mut joined = core::pin::pin!(joined);
         let channel = loop {
@@ -217,6 +244,7 @@ async fn follow_all(
             ended
         });
     }
+    joining.set(None);
     while let Some(ended) = listeners.join_next().await {
         result_of(ended)?;
     }

@@ -165,7 +165,7 @@ impl Target {
     }
 
     /// The query may contain a token.
-    fn url_without_query(&self) -> &str {
+    pub(crate) fn url_without_query(&self) -> &str {
         self.url.split(['?', '#']).next().unwrap_or(&self.url)
     }
 
