@@ -76,6 +76,8 @@ enum State {
     Waiting,
     Replaying,
     Live,
+    /// Like `Live`, but the channel was joined for other consumers. A replay that arrives is for them.
+    LiveWithoutReplay,
 }
 
 #[derive(Clone, Debug)]
@@ -174,7 +176,7 @@ impl<M> Sequencer<M> {
     /// The channel was joined for another consumer, and this one begins now. No replay follows.
     pub fn begin_live(&mut self) {
         self.wait();
-        self.state = State::Live;
+        self.state = State::LiveWithoutReplay;
     }
 
     /// The channel lost its join, and will be joined again.
@@ -218,7 +220,7 @@ impl<M> Sequencer<M> {
                 (State::Replaying, Some(position)) => self.replayed(position, message),
                 // A part that comes after the end of its replay.
                 (State::Live, Some(position)) => self.live(position, message),
-                (State::Waiting, Some(_)) => {}
+                (State::Waiting | State::LiveWithoutReplay, Some(_)) => {}
                 (_, None) => self.push(SequencerStep::Message(message), None),
             }
         }
@@ -257,7 +259,9 @@ impl<M> Sequencer<M> {
             (_, None) => self.push(SequencerStep::Message(message), None),
             (State::Waiting, Some(_)) => {}
             (State::Replaying, Some(position)) => self.hold(position, message, weight),
-            (State::Live, Some(position)) => self.live(position, message),
+            (State::Live | State::LiveWithoutReplay, Some(position)) => {
+                self.live(position, message);
+            }
         }
     }
 

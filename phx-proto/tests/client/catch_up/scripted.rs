@@ -312,6 +312,27 @@ fn late_handle_without_cursor_begins_live() {
     drop((messages, plain));
 }
 
+/// A consumer without a position begins during the replay for another one. It sees the live messages, and none
+/// of the replay.
+#[test]
+fn late_handle_skips_replay_of_others() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5)).contract(in_events())).messages();
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6]));
+    settle(&script);
+    let late = want(&client, catch_up(Cursor::new()).contract(in_events())).messages();
+    live(&script, [8]);
+    script.push("orders", "missed", missed([7, 8]));
+    script.push("orders", "caught_up", json!({}));
+    live(&script, [9]);
+    settle(&script);
+    assert_eq!(drained(late).1, ["8", "9"]);
+    assert_eq!(drained(one).1, ["6", "7", "8", "caught up", "9"]);
+}
+
 /// A handle of an auto-join catches up too.
 #[test]
 fn handle_of_auto_join_catches_up() {
