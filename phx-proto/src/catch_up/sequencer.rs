@@ -313,6 +313,12 @@ impl<M> Sequencer<M> {
 
     /// The server no longer has the messages up to `oldest`.
     fn forgot(&mut self, oldest: Option<u64>) {
+        if self.front.is_none() && self.overflowed && self.last_held() <= oldest {
+            // The consumer begins with the held messages, and what was dropped after them is forgotten.
+            for held in self.take_held() {
+                self.deliver(held.position, held.message);
+            }
+        }
         let (Some(front), Some(oldest)) = (self.front, oldest) else { return };
         // Live messages are complete from the first one on, unless some were dropped.
         let held = self.held.iter().filter(|_| !self.overflowed);
@@ -390,12 +396,20 @@ impl<M> Sequencer<M> {
         self.held.push_back(Held { position, message, weight });
     }
 
+    fn last_held(&self) -> Option<u64> {
+        self.held.back().map(|held| held.position)
+    }
+
+    fn take_held(&mut self) -> VecDeque<Held<M>> {
+        self.held_bytes = 0;
+        core::mem::take(&mut self.held)
+    }
+
     /// Ends the replay and delivers the held messages.
     fn release(&mut self) {
         self.state = State::Live;
         let overflowed = self.overflowed;
-        for Held { position, message, weight } in core::mem::take(&mut self.held) {
-            self.held_bytes = self.held_bytes.saturating_sub(weight);
+        for Held { position, message, .. } in self.take_held() {
             if self.state == State::Live {
                 self.live(position, message);
             }

@@ -363,6 +363,18 @@ fn interruption_forgets_overflow() {
     assert_eq!(steps(&mut it), [messages(6..=10), vec![CaughtUp]].concat());
 }
 
+/// A consumer without a position holds 1 to 3 back, and drops 4 and 5. The server has forgotten 4 when it reads
+/// its stored messages, so the replay begins with 5.
+#[test]
+fn forgotten_overflow_before_first_position_is_gap() {
+    let mut it = joined(sequencer(Cursor::new(), &Contract::in_response()));
+    (1..=5).for_each(|position| live(&mut it, position));
+    replay_named(&mut it, [5], (Some(4), Some(5)));
+    it.replay_ended();
+    let expected = [messages(1..=3), vec![gap(3, 4), Message(5), CaughtUp, Rejoin]].concat();
+    assert_eq!(steps(&mut it), expected);
+}
+
 /// Two messages of 500 bytes are exactly the bound, in the first replay and in the second one.
 #[test]
 fn byte_bound_counts_one_replay() {
