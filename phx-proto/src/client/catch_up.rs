@@ -142,15 +142,23 @@ impl Place {
         if cursor.position().is_some() {
             (self.before_missed, self.must_ask) = (None, false);
         } else if self.cursor.position().is_some() {
-            self.numbering += 1;
+            self.restart();
         }
         self.cursor = cursor;
     }
 
-    /// The server has started its numbers over before the consumer had a position.
+    /// The server has started its numbers over. The consumer starts over with the messages that the server
+    /// chooses.
     fn restart(&mut self) {
-        (self.before_missed, self.must_ask) = (None, false);
+        (self.before_missed, self.must_ask, self.begun) = (None, false, false);
         self.numbering += 1;
+    }
+
+    /// The replay of the latest join has ended or timed out. It does not count if the join had a position of
+    /// earlier numbers.
+    fn begin(&mut self) {
+        let numbering = self.numbering;
+        self.begun |= self.asked.is_none_or(|asked| asked.numbering == numbering);
     }
 
     /// The position from which the consumer needs every message.
@@ -168,6 +176,10 @@ impl Place {
 
     /// The position for the next join, which is remembered.
     fn ask(&mut self) -> Option<u64> {
+        if !self.begun {
+            // The server chooses again, so it does not matter what was dropped before.
+            self.before_missed = None;
+        }
         let position = self.needs();
         let numbering = self.numbering;
         self.asked = position.map(|position| Asked { position, numbering });
@@ -200,7 +212,7 @@ impl Follower {
 
     /// Called when the replay of a join has ended or timed out, or when the consumer begins without one.
     pub(super) fn begin(&self) {
-        self.place.lock().begun = true;
+        self.place.lock().begin();
     }
 
     pub(super) fn cursor(&self) -> Cursor {

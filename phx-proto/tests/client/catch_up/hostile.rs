@@ -55,6 +55,29 @@ fn restarted_numbers_are_a_gap() {
     assert_eq!(seen, ["gap 500..=?", "interrupted", "resumed", "1", "2", "caught up"]);
 }
 
+/// The consumer has seen that the server counts from one again, and its mailbox drops a message before the next
+/// join. That join has no position, so the server also sends the messages before the dropped one.
+#[test]
+fn overflow_after_restarted_numbers_starts_over() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let messages = want(&client, catch_up(Cursor::at(500))).messages();
+    let join = join_of(&script);
+    let mut replay = missed([]);
+    replay["newest"] = 2.into();
+    script.reply(&join, "ok", replay);
+    let (messages, seen) = taken(&script, messages, 1);
+    assert_eq!(seen, ["gap 500..=?"]);
+    live(&script, [3, 4]);
+    settle(&script);
+    let reading = take(&script, messages, 7);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", missed(1..=4));
+    let (_, seen) = script.finish(reading);
+    assert_eq!(seen, ["interrupted", "resumed", "1", "2", "3", "4", "caught up"]);
+}
+
 /// The server counts from one again, and the channel is joined twice before the consumer reads the first of
 /// these joins. Both have the old position, so neither brings the messages of the restarted server.
 #[test]
