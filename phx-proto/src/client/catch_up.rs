@@ -166,21 +166,20 @@ impl Place {
         self.cursor.position().or(self.before_missed.filter(|_| self.begun))
     }
 
-    /// The messages from this position on were dropped.
-    fn miss(&mut self, first: u64) {
+    /// The messages after this position were dropped, or the end of a replay up to it.
+    fn miss_after(&mut self, before: u64) {
         if self.cursor.position().is_none() {
-            let before = first.saturating_sub(1);
             self.before_missed = Some(self.before_missed.map_or(before, |it| it.min(before)));
         }
     }
 
     /// The position for the next join, which is remembered.
     fn ask(&mut self) -> Option<u64> {
+        let position = self.needs();
         if !self.begun {
             // The server chooses again, so it does not matter what was dropped before.
             self.before_missed = None;
         }
-        let position = self.needs();
         let numbering = self.numbering;
         self.asked = position.map(|position| Asked { position, numbering });
         position
@@ -235,30 +234,33 @@ impl Follower {
     /// these messages. No lock may be held.
     pub(super) fn missed(&self, messages: &[Message]) -> u64 {
         let (mut lost, mut first) = (0, None);
-        let mut see =
+        let mut miss_after =
             |position: u64| first = Some(first.map_or(position, |it: u64| it.min(position)));
         for message in messages {
-            match self.part(message.event()) {
-                None => match self.position_of(message) {
-                    Ok(Some(position)) => see(position),
-                    Ok(None) | Err(Panicked) => lost += 1,
-                },
-                // A consumer that has a position continues from there.
-                Some(Part::Part) if self.cursor().position().is_none() => {
-                    let replay = self.contract.read(message.payload());
-                    for replayed in replay.map(|it| it.messages).unwrap_or_default() {
-                        let message =
-                            Message::new(message.topic.clone(), replayed.event, replayed.payload);
-                        if let Ok(Some(position)) = self.position_of(&message) {
-                            see(position);
-                        }
+            let replay = match self.part(message.event()) {
+                None => {
+                    match self.position_of(message) {
+                        Ok(Some(position)) => miss_after(position.saturating_sub(1)),
+                        Ok(None) | Err(Panicked) => lost += 1,
                     }
+                    continue;
                 }
-                Some(_) => {}
+                // A consumer that has a position continues from there.
+                Some(_) if self.cursor().position().is_some() => continue,
+                Some(Part::Part) => self.contract.read(message.payload()),
+                Some(Part::End) => self.contract.read_end(message.payload()),
+            };
+            let Replay { messages, newest, .. } = replay.unwrap_or_default();
+            newest.into_iter().for_each(&mut miss_after);
+            for replayed in messages {
+                let message = Message::new(message.topic.clone(), replayed.event, replayed.payload);
+                if let Ok(Some(position)) = self.position_of(&message) {
+                    miss_after(position.saturating_sub(1));
+                }
             }
         }
         if let Some(first) = first {
-            self.place.lock().miss(first);
+            self.place.lock().miss_after(first);
         }
         lost
     }
@@ -390,7 +392,7 @@ impl CatchUpReader {
         if let Some(first) = self.sequencer.first_held() {
             let mut place = self.follower.place.lock();
             place.must_ask |= place.begun && place.cursor.position().is_none();
-            place.miss(first);
+            place.miss_after(first.saturating_sub(1));
         }
     }
 

@@ -332,6 +332,32 @@ fn dropped_part_before_first_position_is_replayed() {
     assert_eq!(seen, ["typing", "interrupted", "resumed"]);
 }
 
+/// The end of the replay is dropped too. The next join continues from the newest position that it names.
+#[test]
+fn dropped_end_before_first_position_counts() {
+    for is_cut in [false, true] {
+        let script = Script::new();
+        let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+        let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+        let join = join_of(&script);
+        script.reply(&join, "ok", json!({}));
+        script.push("orders", "typing", json!({}));
+        script.push("orders", "caught_up", json!({"newest": 7}));
+        settle(&script);
+        if is_cut {
+            script.disconnect();
+            script.accept_connect();
+        }
+        let reading = take(&script, orders.messages(), 4);
+        let join = script.assert_join("orders");
+        assert_eq!(since(&join), Some(7), "cut: {is_cut}");
+        script.reply(&join, "ok", json!({}));
+        script.push("orders", "missed", missed([8]));
+        let (_, seen) = script.finish(reading);
+        assert_eq!(seen, ["typing", "interrupted", "resumed", "8"]);
+    }
+}
+
 /// The end of the replay is dropped, and the message that the consumer held back until then is replayed.
 #[test]
 fn held_message_before_dropped_end_is_replayed() {
