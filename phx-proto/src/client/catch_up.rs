@@ -260,7 +260,12 @@ impl Follower {
             }
         }
         if let Some(first) = first {
-            self.place.lock().miss_after(first);
+            let mut place = self.place.lock();
+            // If the present join had a position, the next one has it again. That these messages come after it is
+            // not certain: the server may have started its numbers over.
+            if place.asked.is_none() {
+                place.miss_after(first);
+            }
         }
         lost
     }

@@ -275,6 +275,34 @@ fn dropped_messages_that_are_gone_are_a_gap() {
     }
 }
 
+/// The second join has the position before a dropped message. The server has started its numbers over, and a
+/// message of the new numbers is dropped too, before the consumer reads.
+#[test]
+fn restart_before_second_overflow_is_gap() {
+    let script = Script::new();
+    let client = script.client(config().mailbox(1, 1 << 20).expect("one"));
+    let orders = want(&client, catch_up(Cursor::new()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", missed([]));
+    script.push("orders", "typing", json!({}));
+    live(&script, [101]);
+    settle(&script);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(100));
+    script.reply(&join, "ok", json!({"messages": [], "newest": 3}));
+    live(&script, [4]);
+    settle(&script);
+    let reading = take(&script, orders.messages(), 11);
+    let join = script.assert_join("orders");
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", missed(1..=4));
+    let rejoined = ["interrupted", "resumed"];
+    let gap = ["gap 100..=?"];
+    let seen = [&["caught up", "typing"], &rejoined[..], &gap, &rejoined, &["1", "2", "3", "4"]];
+    assert_eq!(script.finish(reading).1, seen.concat());
+}
+
 /// The third join asks for the messages after 2, because 3 was dropped. But the consumer then reaches only 1,
 /// because the server sent 2 while the channel was not joined. So one more join asks for the messages after 1.
 #[test]
