@@ -566,12 +566,12 @@ impl Channel {
         let inner = &self.inner;
         let taken = inner.first_taken.swap(true, Ordering::Relaxed);
         let first = inner.first.as_ref().filter(|_| !taken);
-        let mailbox = inner.shared().command(|state, now| {
+        let mailbox = inner.shared().command(|state, _| {
             let mailbox = match first {
                 Some(first) => Arc::clone(first),
                 None => state.add_mailbox(&inner.topic, inner.interest, inner.mailbox),
             };
-            state.read_mailbox(now, &mailbox);
+            state.read_mailbox(&mailbox);
             mailbox
         });
         let reader = first.and_then(|first| first.reader());
@@ -653,10 +653,10 @@ impl Channel {
         let events = events.into_iter().map(Into::into).collect();
         let taken = inner.first_taken.load(Ordering::Relaxed);
         let first = inner.first.as_ref().filter(|_| !taken);
-        let mailbox = inner.shared().command(|state, now| {
+        let mailbox = inner.shared().command(|state, _| {
             let of = (&inner.topic, inner.interest);
             let mailbox = state.add_mailbox_of(of, events, options, first.map(|first| &**first));
-            state.read_mailbox(now, &mailbox);
+            state.read_mailbox(&mailbox);
             mailbox
         });
         Messages::new(Arc::clone(inner), mailbox, first.is_none(), None)

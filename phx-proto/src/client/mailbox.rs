@@ -43,11 +43,12 @@ pub enum MailboxPolicy {
     DropOldest,
     /// Drops the new message, so that the consumer sees the messages before the loss without a gap.
     DropNewest,
-    /// Drops every queued message and joins the channel again, so that the consumer starts over
-    /// from the server's present state. Suitable for channels that carry state. The consumer sees
-    /// `Lagged`, `Interrupted` and `Resumed`; the other subscribers of the topic see the last two.
-    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead. If
-    /// any were dropped, the channel is joined again when the stream is made.
+    /// Drops every queued message and all later ones. When the consumer takes `Lagged`, the channel
+    /// is joined again, so that the consumer starts over from the server's present state. Suitable
+    /// for channels that carry state. The consumer then sees `Interrupted` and `Resumed`, and so do
+    /// the other subscribers of the topic. A stream that is not read causes no join. If the channel
+    /// is joined again for another reason before the consumer takes `Lagged`, that join is enough.
+    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead.
     Rejoin,
     /// Ends the stream after the messages that are already queued.
     Close,
@@ -169,8 +170,11 @@ pub(super) struct Mailbox {
     /// Dropped messages and originals that were replaced by copies, to be dropped after the lock is
     /// released.
     discarded: Vec<Message>,
-    /// The mailbox has a reader. Without one, an overflow does not join the channel again.
+    /// The mailbox has a reader. Without one, [`MailboxPolicy::Rejoin`] drops the oldest messages.
     read: bool,
+    /// Messages were dropped under [`MailboxPolicy::Rejoin`], and the channel was not joined again
+    /// since. Until then, the mailbox drops every message.
+    needs_join: bool,
     /// The consumer catches up: what is dropped here is replayed after the next join.
     catches_up: bool,
     /// The number of joins so far.
@@ -230,6 +234,7 @@ impl Mailbox {
             dropped: 0,
             discarded: Vec::new(),
             read: false,
+            needs_join: false,
             catches_up: false,
             joins: 0,
             missed: Vec::new(),
@@ -244,60 +249,70 @@ impl Mailbox {
         mailbox
     }
 
-    /// Marks the mailbox as having a reader. Returns false when the channel must be joined again:
-    /// the policy is [`MailboxPolicy::Rejoin`] and messages are already missing.
-    pub(super) fn begin(&mut self) -> bool {
+    /// Marks the mailbox as having a reader. If the policy is [`MailboxPolicy::Rejoin`] and messages
+    /// are already missing, the reader starts over.
+    pub(super) fn begin(&mut self) {
         self.read = true;
         if self.catches_up {
-            return true;
+            return;
         }
         let gaps = self.entries.iter().map(|entry| &entry.before).chain([&self.tail]);
         let lagged = gaps.flatten().any(|gap| gap.lagged > 0);
-        if !lagged || self.limits.policy != MailboxPolicy::Rejoin || self.end.is_some() {
-            return true;
+        if lagged && self.limits.policy == MailboxPolicy::Rejoin && self.end.is_none() {
+            self.start_over();
         }
+    }
+
+    /// Whether the channel must be joined again once the reader has seen the loss.
+    pub(super) const fn needs_join(&self) -> bool {
+        self.needs_join && self.end.is_none()
+    }
+
+    /// Drops every message, those until the next join included.
+    fn start_over(&mut self) {
         while !self.entries.is_empty() {
             self.drop_oldest();
         }
-        false
+        self.needs_join = true;
     }
 
-    /// Adds a message whose memory is `load`. Returns false when the channel must be joined again.
-    /// One message always fits, however large.
+    /// Adds a message whose memory is `load`. One message always fits, however large.
     #[inline]
-    pub(super) fn message(&mut self, message: Message, load: Load) -> bool {
+    pub(super) fn message(&mut self, message: Message, load: Load) {
         if self.end.is_some() {
             self.discarded.push(message);
-            return true;
+            return;
+        }
+        if self.needs_join {
+            self.drop_new(message);
+            return;
         }
         if self.tail.as_ref().is_some_and(|tail| tail.missing > 0) {
             self.miss(message);
-            return true;
+            return;
         }
         while self.is_full_for(load) {
             match self.limits.policy {
                 _ if self.catches_up && self.limits.policy != MailboxPolicy::Close => {
                     self.miss(message);
-                    return true;
+                    return;
                 }
                 MailboxPolicy::Rejoin if !self.read => self.drop_oldest(),
                 MailboxPolicy::DropOldest => self.drop_oldest(),
                 MailboxPolicy::DropNewest => {
                     self.drop_new(message);
-                    return true;
+                    return;
                 }
                 MailboxPolicy::Rejoin => {
-                    while !self.entries.is_empty() {
-                        self.drop_oldest();
-                    }
+                    self.start_over();
                     self.drop_new(message);
-                    return false;
+                    return;
                 }
                 MailboxPolicy::Close => {
                     self.drop_new(message);
                     self.end = Some(StreamEnd::Overflow);
                     self.overflowed = true;
-                    return true;
+                    return;
                 }
             }
         }
@@ -305,7 +320,6 @@ impl Mailbox {
         let before = self.tail.take();
         self.entries.push_back(Entry { before, message, load });
         self.settle();
-        true
     }
 
     /// Copies messages out of the read buffers that they keep alive, if the bound in bytes is
@@ -331,6 +345,7 @@ impl Mailbox {
     }
 
     pub(super) fn resumed(&mut self, response: Payload) {
+        self.needs_join = false;
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
@@ -702,7 +717,7 @@ mod tests {
 
     fn mailbox(messages: usize, bytes: usize, policy: MailboxPolicy) -> Mailbox {
         let mut mailbox = Mailbox::new(Limits { messages, bytes, policy });
-        assert!(mailbox.begin());
+        mailbox.begin();
         mailbox
     }
 
@@ -754,16 +769,22 @@ mod tests {
     }
 
     #[test]
-    fn rejoin_policy_requests_join_on_overflow() {
+    fn rejoin_policy_drops_until_next_join() {
         let mut mailbox = mailbox(2, 100_000, MailboxPolicy::Rejoin);
-        assert!(
-            mailbox.message(message(0), Load::own(1)) && mailbox.message(message(1), Load::own(1))
-        );
-        assert!(!mailbox.message(message(2), Load::own(1)));
+        for number in 0..2 {
+            mailbox.message(message(number), Load::own(1));
+        }
+        assert!(!mailbox.needs_join());
+        for number in 2..5 {
+            mailbox.message(message(number), Load::own(1));
+            assert!(mailbox.needs_join());
+        }
         mailbox.interrupted(Interruption::Resync);
+        assert!(mailbox.needs_join());
         mailbox.resumed(Payload::from(serde_json::json!({})));
-        mailbox.message(message(3), Load::own(1));
-        assert_eq!(drain(&mut mailbox), ["lagged 3", "interrupted x1", "resumed", "3"]);
+        assert!(!mailbox.needs_join());
+        mailbox.message(message(5), Load::own(1));
+        assert_eq!(drain(&mut mailbox), ["lagged 5", "interrupted x1", "resumed", "5"]);
     }
 
     #[test]

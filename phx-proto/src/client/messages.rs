@@ -249,7 +249,19 @@ impl Messages {
         if self.done {
             self.unsubscribe();
         }
+        if matches!(event, ChannelEvent::Lagged(_)) {
+            self.start_over();
+        }
         Poll::Ready(Some(event))
+    }
+
+    /// Called when the consumer has seen a loss: joins the channel again if the mailbox requires that.
+    #[cold]
+    fn start_over(&self) {
+        if self.mailbox.needs_join() {
+            let shared = self.channel.shared();
+            shared.command(|state, now| state.rejoin_after_loss(now, &self.mailbox));
+        }
     }
 
     /// Called when the stream ends, and when it is dropped: the program may hold a stream that has ended.

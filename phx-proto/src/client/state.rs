@@ -233,9 +233,6 @@ pub(super) struct State {
     /// last one under the lock. That drop may run code of the application.
     params: Table<JoinParams>,
     pub(super) discarded: Vec<Discarded>,
-    /// Topics to join again, because a mailbox with
-    /// [`MailboxPolicy::Rejoin`](super::MailboxPolicy::Rejoin) overflowed.
-    pub(super) resyncs: Vec<Topic>,
     /// The subscribers of each topic. The values are boxed, because vacant entries of a hash map
     /// take memory too.
     pub(super) topics: Table<Box<Audience>>,
@@ -360,7 +357,6 @@ impl State {
             last_cause: None,
             params: Table::seeded(seed),
             discarded: Vec::new(),
-            resyncs: Vec::new(),
             topics: Table::seeded(seed),
             unrouted: Vec::new(),
             lines: BTreeMap::new(),
@@ -424,7 +420,6 @@ impl State {
         self.read_buffer.received(frame.len());
         if let Some(action) = self.socket.handle_frame_and_poll(now, id, frame) {
             self.handle_action(action);
-            self.rejoin_overflowed(now);
         }
         self.drain(now);
     }
@@ -440,20 +435,11 @@ impl State {
                 Some(action) => self.handle_action(action),
                 None => break,
             }
-            self.rejoin_overflowed(now);
         }
         if self.waiters.has_shutdowns() {
             for waiter in self.waiters.shutdowns() {
                 self.wakes.extend(waiter.take_waker());
             }
-        }
-    }
-
-    /// Joins the topics again whose mailboxes require that after an overflow.
-    #[inline]
-    fn rejoin_overflowed(&mut self, now: Time) {
-        while let Some(topic) = self.resyncs.pop() {
-            self.rejoin(now, &topic);
         }
     }
 

@@ -137,6 +137,12 @@ impl Subscriber {
         drop(cleared);
     }
 
+    /// Whether the channel must be joined again; see [`State::rejoin_after_loss`].
+    #[cold]
+    pub(super) fn needs_join(&self) -> bool {
+        self.lock().mailbox.needs_join()
+    }
+
     /// Takes the next event, if there is one, without registering a waker.
     pub(super) fn take_event(&self) -> Option<ChannelEvent> {
         self.lock().mailbox.next()
@@ -410,16 +416,20 @@ impl State {
         (subscriber, log.unwrap_or_default())
     }
 
-    /// Marks the mailbox as having a reader, and joins the channel again if its policy requires
-    /// that.
-    pub(super) fn read_mailbox(&mut self, now: Time, subscriber: &Subscriber) {
+    /// Marks the mailbox as having a reader.
+    pub(super) fn read_mailbox(&mut self, subscriber: &Subscriber) {
         let mut slot = subscriber.lock();
-        let may_go_on = slot.mailbox.begin();
+        slot.mailbox.begin();
         self.mailbox_drops += slot.mailbox.take_dropped();
-        if !may_go_on {
-            self.discard_messages(slot.mailbox.take_discarded());
-            drop(slot);
-            self.rejoin(now, &subscriber.topic);
+        self.discard_messages(slot.mailbox.take_discarded());
+    }
+
+    /// Joins the channel again for a reader that has seen the loss, if the mailbox still requires that. A
+    /// join may have followed in the meantime.
+    pub(super) fn rejoin_after_loss(&mut self, now: Time, subscriber: &Subscriber) {
+        let needs_join = subscriber.lock().mailbox.needs_join();
+        if needs_join {
+            self.rejoin_for(now, subscriber);
         }
     }
 
@@ -441,7 +451,6 @@ impl State {
         }
         let presence = presence.is_some();
         let load = self.read_buffer.load(message.weight());
-        let mut kept = true;
         let (drops, wakes) = (&mut self.mailbox_drops, &mut self.wakes);
         let discarded = &mut self.discarded;
         let (waiters, now) = (&mut self.waiters, self.now);
@@ -458,7 +467,7 @@ impl State {
                     None => {}
                 }
             }
-            kept &= slot.mailbox.message(message, load);
+            slot.mailbox.message(message, load);
             if slot.mailbox.has_losses() {
                 *drops += slot.mailbox.take_dropped();
                 let messages = slot.mailbox.take_discarded();
@@ -486,9 +495,6 @@ impl State {
         }
         if last.filter.accepts(&message, presence) {
             deliver_to(last, message);
-        }
-        if !kept {
-            self.resyncs.push(last.topic.clone());
         }
         for subscriber in overflowed {
             // Its stream has ended, even if the program does not read it to its end.

@@ -3,6 +3,7 @@
 use core::pin::pin;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use core::task::{Context, Waker};
+use core::time::Duration;
 use std::sync::Arc;
 use std::task::Wake;
 
@@ -14,7 +15,7 @@ use phx_proto::client::{
     CatchUp, ChannelEvent, JoinFailed, JoinOptions, MailboxOptions, MailboxPolicy, Message,
     PushFailed, Received, StreamEnd,
 };
-use phx_proto::event::{ChannelEnd, PushErrorKind, RejectionKind};
+use phx_proto::event::{ChannelEnd, Interruption, PushErrorKind, RejectionKind};
 use phx_proto::{Frame, JoinParams, Signal};
 use serde_json::{Value, json};
 
@@ -73,6 +74,56 @@ fn full_mailbox_can_drop_the_newest() {
     bench.server_sends(&message(5));
     assert_eq!(number(next(&mut messages)), 5);
     assert_eq!(bench.client.stats().mailbox_drops, 3);
+}
+
+fn joins(bench: &Bench) -> usize {
+    bench.memory.world().to_server.iter().filter(|sent| sent[3] == "phx_join").count()
+}
+
+/// A program keeps a stream that it never reads. The channel is joined again when the consumer has seen
+/// the loss, not after each overflow.
+#[test]
+fn unread_stream_causes_no_rejoin() {
+    let (mut bench, mut messages) = overflowed(MailboxPolicy::Rejoin);
+    let mut lost = 5;
+    for joined in 1..4 {
+        for _ in 0..3 {
+            bench.advance(Duration::from_secs(1));
+            assert_eq!(joins(&bench), joined);
+            (0..5).for_each(|n| bench.server_sends(&message(n)));
+            lost += 5;
+        }
+        assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(lost)));
+        bench.advance(Duration::from_secs(3));
+        assert_eq!(joins(&bench), joined + 1);
+        bench.reply("ok", json!({}));
+        let interruption = next(&mut messages);
+        assert!(matches!(
+            interruption,
+            Some(ChannelEvent::Interrupted { cause: Interruption::Resync, count: 1 })
+        ));
+        assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
+        bench.server_sends(&message(7));
+        assert_eq!(number(next(&mut messages)), 7);
+        lost = 0;
+    }
+}
+
+/// The connection is lost after an overflow, so the channel is joined anyway.
+#[test]
+fn reconnect_serves_an_overflow() {
+    let (mut bench, mut messages) = overflowed(MailboxPolicy::Rejoin);
+    bench.cut();
+    bench.advance(Duration::from_secs(3));
+    assert_eq!(joins(&bench), 2);
+    bench.reply("ok", json!({}));
+    bench.server_sends(&message(7));
+    assert_eq!(next(&mut messages), Some(ChannelEvent::Lagged(5)));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Interrupted { .. })));
+    assert!(matches!(next(&mut messages), Some(ChannelEvent::Resumed { .. })));
+    assert_eq!(number(next(&mut messages)), 7);
+    bench.advance(Duration::from_secs(15));
+    assert_eq!(joins(&bench), 2);
 }
 
 /// The options of a join set the bounds of the handle's mailboxes, and those of a selection of events.
