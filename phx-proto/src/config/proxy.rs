@@ -87,7 +87,8 @@ impl Proxy {
     /// of `NO_PROXY`: entries separated by commas. An entry is
     ///
     /// * a domain, which includes its subdomains, or an address, each with an optional `:port`;
-    /// * a network such as `10.0.0.0/8`;
+    /// * a network such as `10.0.0.0/8`; an IPv6 network does not contain an address that is written as
+    ///   IPv4, unless it is a network of IPv4-mapped addresses, such as `::ffff:10.0.0.0/104`;
     /// * `*` for all hosts.
     ///
     /// Any other entry is ignored.
@@ -142,7 +143,7 @@ impl Proxy {
 }
 
 fn is_excepted(except: &[Except], host: &str, port: u16) -> bool {
-    let address = uri::address(host);
+    let (address, written) = (uri::address(host), uri::written_address(host));
     let is_port = |wanted: &Option<u16>| wanted.is_none_or(|wanted| wanted == port);
     except.iter().any(|except| match except {
         Except::All => true,
@@ -151,7 +152,8 @@ fn is_excepted(except: &[Except], host: &str, port: u16) -> bool {
             is_port(at) && below.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
         }
         Except::Network(network, bits) => {
-            address.is_some_and(|address| is_within(address, *network, *bits))
+            let mut forms = [address, written].into_iter().flatten();
+            forms.any(|address| is_within(address, *network, *bits))
         }
         Except::Address(known, at) => is_port(at) && address == Some(*known),
     })
@@ -252,7 +254,8 @@ fn parse_except(entry: &str) -> Option<Except> {
 }
 
 /// Makes the exception for a network. A network of IPv4-mapped IPv6 addresses becomes the IPv4 network, as
-/// `uri::address` makes an IPv4 address of a mapped one.
+/// `uri::address` makes an IPv4 address of a mapped one. A larger IPv6 network contains an IPv4 address
+/// only if the host is written as a mapped address, as in curl; `::/0` is not every IPv4 address.
 fn network_of(network: IpAddr, bits: u32) -> Except {
     /// The bits that all mapped addresses have in common.
     const MAPPED: u32 = 96;
@@ -364,6 +367,10 @@ mod tests {
             ("::ffff:10.0.0.0/104", "wss://[::ffff:10.200.0.1]/", "wss://[::ffff:11.0.0.1]/"),
             ("::ffff:10.1.2.3/128", "wss://10.1.2.3/", "wss://10.1.2.2/"),
             ("::ffff:0:0/96", "wss://1.2.3.4/", "wss://[::1]/"),
+            ("::/0", "wss://[::ffff:1.2.3.4]/", "wss://1.2.3.4/"),
+            ("::/80", "wss://[::ffff:1.2.3.4]/", "wss://[fd00::1]/"),
+            ("::fffe:0:0/95", "wss://[::ffff:1.2.3.4]/", "wss://1.2.3.4/"),
+            ("1.0.0.0/8", "wss://[::ffff:1.2.3.4]/", "wss://[::ffff:2.2.3.4]/"),
         ] {
             assert!(!applies(except, without), "{except} excepts {without}");
             assert!(applies(except, through), "{except} does not except {through}");

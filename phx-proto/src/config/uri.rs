@@ -175,7 +175,12 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 /// Parses a host as an IP address. IPv4 written as IPv6 becomes IPv4.
 pub(crate) fn address(host: &str) -> Option<IpAddr> {
-    without_zone(host).parse().ok().map(|address: IpAddr| address.to_canonical())
+    written_address(host).map(|address| address.to_canonical())
+}
+
+/// Parses a host as an IP address, as it is written.
+pub(super) fn written_address(host: &str) -> Option<IpAddr> {
+    without_zone(host).parse().ok()
 }
 
 /// Strips the zone of an IPv6 address from a host.
