@@ -18,7 +18,7 @@ use core::net::SocketAddr;
 use core::sync::atomic::AtomicBool;
 use std::io;
 
-use super::exchange::{Broken, exchange, set_late};
+use super::exchange::{Broken, Machine, Negotiation, exchange, set_late};
 use super::race::Failed;
 use super::{Io, Net, Resolver, entropy, race};
 use crate::config::uri::without_zone;
@@ -26,7 +26,8 @@ use crate::config::{Config, ConfigError, Proxy, Uri, proxy};
 use crate::event::action::ConnectRequest;
 use crate::event::cause::{Cause, DialKind};
 use crate::websocket::upgrade::{
-    self, Connect, ProxyCredentials, Socks5, Upgrade, UpgradeError, UpgradeRequest, Upgraded,
+    Connect, ProxyCredentials, Socks5, Tunnel, TunnelRequest, Upgrade, UpgradeError,
+    UpgradeRequest, Upgraded,
 };
 
 /// Dials once.
@@ -109,25 +110,41 @@ async fn tunnel<N: Net>(
     let host = without_zone(host);
     if proxy.kind() != proxy::Kind::Socks5 {
         let stream = connect_proxy::<N>(resolver, proxy, only_here).await?;
-        let tunnel = tunnel_over::<N>(stream, proxy, host, port, late).await;
+        let tunnel = match proxy.kind() {
+            proxy::Kind::Http => {
+                let connect = Connect::new(&tunnel_request(proxy, host, port));
+                tunnel_over::<N, _>(stream, connect, late).await
+            }
+            _ => {
+                let socks = Socks5::new(&tunnel_request(proxy, host, port));
+                tunnel_over::<N, _>(stream, socks, late).await
+            }
+        };
         return tunnel.map_err(Failed::into_cause);
     }
     let addresses = race::resolve(resolver, host, port, only_here).await?;
-    if addresses.is_empty() {
-        return Err(race::no_address(host));
-    }
-    // The race begins when the proxy is connected, so a proxy that cannot be reached is tried once.
-    let mut first = Some(connect_proxy::<N>(resolver, proxy, only_here).await?);
+    let Some(first) = addresses.first() else { return Err(race::no_address(host)) };
+    let socks_to =
+        |address: &SocketAddr| Socks5::new(&tunnel_request(proxy, &address.ip().to_string(), port));
+    // The proxy accepts or refuses the client before it learns an address. So the race begins after that,
+    // with the first address: a proxy that cannot be reached is tried once, and wrong credentials are sent
+    // once.
+    let mut socks = socks_to(first).map_err(|error| tunnel_failed(error).into_cause())?;
+    let mut stream = connect_proxy::<N>(resolver, proxy, only_here).await?;
+    let negotiated = exchange::<N, _>(&mut stream, Negotiation(&mut socks), late).await;
+    negotiated.map_err(|broken| tunnel_broken(broken).into_cause())?;
+    let mut negotiated = Some((stream, socks));
     let attempt = |address: SocketAddr| {
-        let connected = first.take();
+        let negotiated = negotiated.take();
         async move {
-            let stream = match connected {
-                Some(stream) => stream,
+            let (stream, socks) = match negotiated {
+                Some((stream, socks)) => (stream, Ok(socks)),
                 None => {
-                    connect_proxy::<N>(resolver, proxy, only_here).await.map_err(Failed::Route)?
+                    let stream = connect_proxy::<N>(resolver, proxy, only_here).await;
+                    (stream.map_err(Failed::Route)?, socks_to(&address))
                 }
             };
-            tunnel_over::<N>(stream, proxy, &address.ip().to_string(), port, late).await
+            tunnel_over::<N, _>(stream, socks, late).await
         }
     };
     race::race::<N, _, _>(addresses, attempt).await.map_err(|failed| match failed {
@@ -151,40 +168,24 @@ async fn connect_proxy<N: Net>(
     })
 }
 
+/// The request to the proxy to connect a stream to one host.
+fn tunnel_request<'a>(proxy: &'a Proxy, host: &'a str, port: u16) -> TunnelRequest<'a> {
+    let credentials = proxy.user_and_password();
+    let credentials = credentials.map(|(username, password)| {
+        let password = password.expose();
+        ProxyCredentials { username, password }
+    });
+    TunnelRequest { host, port, credentials }
+}
+
 /// Asks the proxy to connect a stream to one host.
-async fn tunnel_over<N: Net>(
+async fn tunnel_over<N: Net, M: Machine<Done = Tunnel>>(
     mut stream: Io<N::Stream>,
-    proxy: &Proxy,
-    host: &str,
-    port: u16,
+    machine: Result<M, UpgradeError>,
     late: &AtomicBool,
 ) -> Result<Io<N::Stream>, Failed> {
-    let credentials = proxy.user_and_password();
-    let request = upgrade::TunnelRequest {
-        host,
-        port,
-        credentials: credentials.map(|(username, password)| {
-            let password = password.expose();
-            ProxyCredentials { username, password }
-        }),
-    };
-    let tunnel = match proxy.kind() {
-        proxy::Kind::Http => {
-            let connect = Connect::new(&request).map_err(tunnel_failed)?;
-            exchange::<N, _>(&mut stream, connect, late).await
-        }
-        proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
-            let socks = Socks5::new(&request).map_err(tunnel_failed)?;
-            exchange::<N, _>(&mut stream, socks, late).await
-        }
-    };
-    let tunnel = tunnel.map_err(|broken| match broken {
-        Broken::Http(error) => tunnel_failed(error),
-        Broken::Io(error) => Failed::Route(Cause::Dial {
-            kind: kind_of(&error),
-            message: format!("the proxy: the connection was lost: {error}"),
-        }),
-    })?;
+    let machine = machine.map_err(tunnel_failed)?;
+    let tunnel = exchange::<N, _>(&mut stream, machine, late).await.map_err(tunnel_broken)?;
     if tunnel.leftover.is_empty() {
         Ok(stream)
     } else {
@@ -197,6 +198,16 @@ async fn tunnel_over<N: Net>(
 /// The cause for a configuration that does not allow this address to be dialled.
 fn unusable(error: ConfigError) -> Cause {
     Cause::Unsupported { message: error.to_string() }
+}
+
+fn tunnel_broken(broken: Broken) -> Failed {
+    match broken {
+        Broken::Http(error) => tunnel_failed(error),
+        Broken::Io(error) => Failed::Route(Cause::Dial {
+            kind: kind_of(&error),
+            message: format!("the proxy: the connection was lost: {error}"),
+        }),
+    }
 }
 
 fn tunnel_failed(error: UpgradeError) -> Failed {

@@ -50,7 +50,7 @@ pub(super) enum Broken {
     Io(io::Error),
 }
 
-/// A handshake machine: [`Upgrade`], [`Connect`] or [`Socks5`].
+/// A handshake machine: [`Upgrade`], [`Connect`], [`Socks5`] or [`Negotiation`].
 pub(super) trait Machine {
     type Done;
     fn poll_write(&self) -> &[u8];
@@ -111,6 +111,41 @@ impl Machine for Socks5 {
     }
     fn refused(refusal: Refusal) -> UpgradeError {
         UpgradeError::ProxyRefused(refusal)
+    }
+}
+
+/// The first part of a SOCKS5 tunnel: the proxy accepts the client, and does not know an address yet. The
+/// machine then continues with the request for the address.
+pub(super) struct Negotiation<'a>(pub(super) &'a mut Socks5);
+
+impl Machine for Negotiation<'_> {
+    type Done = ();
+    fn poll_write(&self) -> &[u8] {
+        self.0.poll_write()
+    }
+    fn handle_written(&mut self, n: usize) {
+        self.0.handle_written(n);
+    }
+    fn handle_read(&mut self, bytes: &[u8]) -> Result<UpgradeStep<()>, UpgradeError> {
+        let mut bytes = bytes.iter();
+        while !self.0.is_negotiated() {
+            let Some(byte) = bytes.next() else { return Ok(UpgradeStep::More) };
+            self.0.handle_read(core::slice::from_ref(byte))?;
+        }
+        match bytes.next() {
+            None => Ok(UpgradeStep::Done(())),
+            // The proxy answers a request that it has not received.
+            Some(&byte) => Err(UpgradeError::NotSocks { byte }),
+        }
+    }
+    fn handle_eof(&mut self) -> UpgradeError {
+        self.0.handle_eof()
+    }
+    fn pending_refusal(&self) -> Option<Refusal> {
+        None
+    }
+    fn refused(refusal: Refusal) -> UpgradeError {
+        Socks5::refused(refusal)
     }
 }
 

@@ -189,7 +189,7 @@ where
     }
 }
 
-/// Alternates the address families, so that many unreachable IPv6 addresses of a host cost only one
+/// Alternates the address families and keeps the first address first, so that many unreachable IPv6 addresses of a host cost only one
 /// delay of 250 ms (RFC 8305 section 4). The resolver's preferred family goes first.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let prefers_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);

@@ -506,6 +506,37 @@ fn slow_tunnel_survives_failure_of_next() {
     assert_eq!((refusal.status(), started), (404, vec![0, 250]));
 }
 
+/// The proxy takes longer to refuse the client than an address has until the next one is tried.
+#[test]
+fn slow_socks_refusal_is_asked_once() {
+    let refuses: &[(u64, &[u8])] = &[(300, &[5, 0xff])];
+    let addresses = ["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"];
+    let scripts = [refuses; 3];
+    let (started, outcome) = through_socks(&addresses, Connects { after: 0 }, &scripts);
+    assert_eq!(outcome, Some(Err(Cause::SocksRefused(SocksRefusal::Credentials))));
+    assert_eq!(started, [0]);
+}
+
+/// An address gets its 250 ms after the proxy has accepted the client.
+#[test]
+fn slow_socks_proxy_delays_the_race() {
+    let silent: &[(u64, &[u8])] = &[(300, SOCKS_ACCEPTS), (130_000, SOCKS_UNREACHABLE)];
+    let works: &[(u64, &[u8])] = &[(600, SOCKS_ACCEPTS), (600, SOCKS_CONNECTED), (600, NOT_FOUND)];
+    let addresses = ["10.0.0.1:80", "10.0.0.2:80"];
+    let (started, outcome) = through_socks(&addresses, Connects { after: 0 }, &[silent, works]);
+    let Some(Err(Cause::Refused(refusal))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!((refusal.status(), started), (404, vec![0, 550]));
+}
+
+#[test]
+fn socks_reply_before_request_is_refused() {
+    let hasty = [SOCKS_ACCEPTS, SOCKS_CONNECTED].concat();
+    let hasty: &[(u64, &[u8])] = &[(0, &hasty)];
+    let (_, outcome) = through_socks(&["10.0.0.1:80"], Connects { after: 0 }, &[hasty]);
+    let message = message(outcome);
+    assert!(message.contains("the response is not SOCKS5"), "{message}");
+}
+
 #[test]
 fn silent_socks_proxy_is_tried_once() {
     let (started, outcome) = through_socks(&["10.0.0.1:80", "10.0.0.2:80"], Silent, &[]);

@@ -106,6 +106,12 @@ impl Socks5 {
         self.outbox.advance(n);
     }
 
+    /// Whether the proxy has accepted the client. The request for the address follows.
+    #[cfg(feature = "adapter")]
+    pub(crate) fn is_negotiated(&self) -> bool {
+        self.state == State::Reply
+    }
+
     /// Processes bytes from the proxy; afterwards there may be more to [write](Self::poll_write).
     /// An empty slice is not the end of the stream; report that with
     /// [`handle_eof`](Self::handle_eof).
