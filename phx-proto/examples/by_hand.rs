@@ -29,6 +29,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         while let Some(action) = socket.poll_action(now) {
             match action {
                 Action::Connect { id, .. } => {
+                    socket.handle_dialled(now, id);
                     let path = socket.connect_request().expect("a valid address").uri.target();
                     let request = HttpRequest { path, ..HttpRequest::default() };
                     let accepted =

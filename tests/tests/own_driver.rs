@@ -283,7 +283,9 @@ fn carry_out(shared: &Shared, now: Time, blocked: &mut Option<ConnectionId>) {
         let mut net = shared.net.borrow_mut();
         match action {
             Action::Connect { id, .. } => {
-                let request = shared.socket.borrow().connect_request().expect("a good address");
+                let mut socket = shared.socket.borrow_mut();
+                socket.handle_dialled(now, id);
+                let request = socket.connect_request().expect("a good address");
                 net.link.connect(now, id, request);
             }
             Action::Send { id, frame } | Action::Join { id, frame, .. } => {

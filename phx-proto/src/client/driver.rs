@@ -445,9 +445,10 @@ impl<R: Runtime> Driver<R> {
     }
 
     fn dial(&mut self, now: Time, id: ConnectionId) {
-        let (request, config) = self
-            .shared
-            .with_state(|state| (state.socket.connect_request(), state.socket.config().clone()));
+        let (request, config) = self.shared.input(now, |state| {
+            state.apply(now, Input::Dialled { id });
+            (state.socket.connect_request(), state.socket.config().clone())
+        });
         match request {
             Ok(request) => {
                 self.dial = Some((id, self.runtime.connect(request, &config)));

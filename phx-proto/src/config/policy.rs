@@ -36,7 +36,8 @@ pub enum StatusRule {
     Backoff,
     /// Reconnect with the long delays of [`Config::refused_after`](crate::Config::refused_after).
     Refused,
-    /// Give up, unless there is a credential provider or the credentials were replaced during the attempt.
+    /// Give up, unless there is a credential provider or the credentials were replaced after the attempt
+    /// was dialled.
     /// Then retry: the first time after an ordinary delay, later with the delays of
     /// [`Config::refused_after`](crate::Config::refused_after).
     Unauthorized,

@@ -15,7 +15,8 @@ use crate::wire::Frame;
 #[derive(Clone, Debug, PartialEq)]
 #[must_use = "the core assumes that every action is carried out"]
 pub enum Action {
-    /// Call [`Socket::connect_request`](crate::Socket::connect_request) and dial the address that it
+    /// Call [`Socket::handle_dialled`](crate::Socket::handle_dialled) and
+    /// [`Socket::connect_request`](crate::Socket::connect_request), and dial the address that the latter
     /// returns. Then call `handle_opened` or `handle_failed` with this id.
     Connect {
         /// The id of the new connection.
@@ -100,4 +101,8 @@ pub struct ConnectRequest {
     /// The WebSocket subprotocols to offer: none, or `phoenix` and the one that carries the
     /// `auth_token` (`wire/handshake_auth_token`).
     pub subprotocols: Vec<Secret>,
+    /// The rest of [`Config::connect_timeout`](crate::Config::connect_timeout) at the time of the last
+    /// input. The socket then aborts the attempt, so a refusal whose body does not end must be reported
+    /// before.
+    pub timeout: Duration,
 }

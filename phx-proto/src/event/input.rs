@@ -211,6 +211,11 @@ pub enum Input {
         /// The attempt.
         id: ConnectionId,
     },
+    /// [`Socket::handle_dialled`](crate::Socket::handle_dialled).
+    Dialled {
+        /// The attempt.
+        id: ConnectionId,
+    },
     /// [`Socket::handle_opened`](crate::Socket::handle_opened).
     Opened {
         /// The attempt that succeeded.
@@ -270,6 +275,7 @@ impl Input {
     pub const fn connection(&self) -> Option<ConnectionId> {
         match self {
             Self::CredentialsUnchanged { id }
+            | Self::Dialled { id }
             | Self::Opened { id, .. }
             | Self::Failed { id, .. }
             | Self::Closed { id, .. }

@@ -71,6 +71,9 @@ pub(super) enum InputRecord {
     CredentialsUnchanged {
         conn: u64,
     },
+    Dialled {
+        conn: u64,
+    },
     Opened {
         conn: u64,
         protocol: Option<String>,
@@ -149,6 +152,7 @@ impl InputRecord {
                 Self::SetCredentials(CredentialsRecord::of(credentials))
             }
             Input::CredentialsUnchanged { id } => Self::CredentialsUnchanged { conn: id.as_u64() },
+            Input::Dialled { id } => Self::Dialled { conn: id.as_u64() },
             Input::Opened { id, opened } => Self::Opened {
                 conn: id.as_u64(),
                 // A protocol other than `phoenix` may contain the token, because a server may repeat the
@@ -219,6 +223,7 @@ impl InputRecord {
             Self::Reseed { seed } => Input::Reseed { seed: *seed },
             Self::SetCredentials(credentials) => Input::SetCredentials(credentials.credentials()?),
             Self::CredentialsUnchanged { conn: id } => Input::CredentialsUnchanged { id: conn(id) },
+            Self::Dialled { conn: id } => Input::Dialled { id: conn(id) },
             Self::Opened { conn: id, protocol } => {
                 Input::Opened { id: conn(id), opened: Opened { protocol: protocol.clone() } }
             }
@@ -335,6 +340,7 @@ impl fmt::Display for InputRecord {
             Self::Reseed { .. } => f.write_str("reseed"),
             Self::SetCredentials(_) => f.write_str("set credentials"),
             Self::CredentialsUnchanged { .. } => f.write_str("credentials unchanged"),
+            Self::Dialled { .. } => f.write_str("dialled"),
             Self::Opened { .. } => f.write_str("opened"),
             Self::Failed { cause, .. } => match cause.text() {
                 "" => write!(f, "failed ({})", cause.brief()),

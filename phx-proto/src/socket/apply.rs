@@ -52,6 +52,7 @@ impl Socket {
                 return Applied::SetCredentials(self.set_credentials(now, credentials));
             }
             Input::CredentialsUnchanged { id } => self.credentials_unchanged(now, id),
+            Input::Dialled { id } => self.handle_dialled(now, id),
             Input::Opened { id, opened } => self.handle_opened(now, id, opened),
             Input::Failed { id, cause } => self.handle_failed(now, id, cause),
             Input::Closed { id, ended } => self.handle_closed(now, id, ended),
@@ -214,6 +215,7 @@ mod tests {
                 Input::CredentialsUnchanged { id },
                 unit(|socket, id| socket.credentials_unchanged(LATER, id)),
             ),
+            (Input::Dialled { id }, unit(|socket, id| socket.handle_dialled(LATER, id))),
             (
                 Input::Opened { id, opened: Opened::default() },
                 unit(|socket, id| socket.handle_opened(LATER, id, Opened::default())),

@@ -68,10 +68,10 @@ pub(crate) struct Retry {
     skipped: u32,
     /// The number of refusals in a row.
     refusals: u32,
-    /// Whether the last attempt was refused with 401 or 403.
+    /// Whether the present credentials were refused with 401 or 403 by the last attempt.
     credentials_refused: bool,
-    /// Whether the credentials were replaced while the present attempt was in progress. A refusal of
-    /// that attempt may concern the earlier ones.
+    /// Whether the credentials were replaced while the present attempt was in progress, after it was
+    /// dialled if the driver reports that. A refusal of that attempt may concern the earlier ones.
     credentials_replaced: bool,
     /// Whether a 401 was already retried once after an ordinary delay.
     unauthorized: bool,
@@ -96,7 +96,7 @@ impl Retry {
         self.credentials_refused
     }
 
-    /// Called when an attempt begins.
+    /// Called when an attempt begins, and when the driver dials it.
     pub(crate) const fn dialled(&mut self) {
         self.credentials_replaced = false;
     }
@@ -132,8 +132,8 @@ impl Retry {
             let first = *self.gone_since.get_or_insert(now);
             now.since(first) < DEPLOY
         };
-        self.credentials_refused =
-            refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
+        self.credentials_refused = !self.credentials_replaced
+            && refusal.is_some_and(|refusal| matches!(refusal.status(), 401 | 403));
 
         let attempt = self.attempts.saturating_add(1);
         // A close frame proves that there was a connection, even if its opening was not reported.

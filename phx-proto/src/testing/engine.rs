@@ -214,13 +214,16 @@ impl World {
             self.record(Some(index), What::Action(action.clone()));
             let client = &mut self.clients[index];
             match action {
-                Action::Connect { id, .. } => match client.socket.connect_request() {
-                    Ok(request) => client.link.connect(now, id, request),
-                    Err(error) => {
-                        let failure = Cause::Unsupported { message: error.to_string() };
-                        client.socket.handle_failed(now, id, failure);
+                Action::Connect { id, .. } => {
+                    client.socket.handle_dialled(now, id);
+                    match client.socket.connect_request() {
+                        Ok(request) => client.link.connect(now, id, request),
+                        Err(error) => {
+                            let failure = Cause::Unsupported { message: error.to_string() };
+                            client.socket.handle_failed(now, id, failure);
+                        }
                     }
-                },
+                }
                 Action::Send { id, frame } | Action::Join { id, frame, .. } => {
                     client.link.send(now, id, Direction::Up, Parcel::Frame(frame));
                     if !client.link.is_writable(id) {

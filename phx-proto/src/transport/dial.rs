@@ -8,10 +8,9 @@
 //! ```
 //!
 //! Every attempt resolves the name again, so it finds a server that has moved. The dialler has no
-//! timeout: the core limits the whole attempt. Shortly before the dial has taken `connect_timeout`, the
-//! dialler stops waiting for the body of a refusal, so that the status is not lost. The time that a
-//! credential provider took before the dial is not counted. The message of every failure is one line
-//! that names the step that failed.
+//! timeout: the core limits the whole attempt. Shortly before the core's timeout, the dialler stops
+//! waiting for the body of a refusal, so that the status is not lost. The message of every failure is
+//! one line that names the step that failed.
 
 use core::future::Future;
 use core::net::SocketAddr;
@@ -42,7 +41,7 @@ pub async fn dial<N: Net>(
 ) -> Result<(Io<N::Stream>, Upgraded), Cause> {
     let late = AtomicBool::new(false);
     let dial = dial_until::<N>(request, config, resolver, &late);
-    set_late::<N, _>(&late, config.connect_timeout, dial).await
+    set_late::<N, _>(&late, request.timeout, dial).await
 }
 
 /// Dials once. When `late` is set, it does not wait for the body of a refusal.
@@ -95,7 +94,7 @@ pub(super) async fn dial_over<N: Net>(
         })?;
         Ok((stream, upgraded))
     };
-    set_late::<N, _>(&late, config.connect_timeout, dial).await
+    set_late::<N, _>(&late, request.timeout, dial).await
 }
 
 /// Opens a stream through the proxy to the server.

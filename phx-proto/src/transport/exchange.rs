@@ -22,15 +22,14 @@ const REFUSAL_BODY_WAIT: Duration = Duration::from_secs(1);
 /// The longest timer of [`set_late`], so that a [`Net`] need not support [`Duration::MAX`].
 const LATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Runs a dial. Sets `late` shortly before the dial has taken `connect_timeout`, so that an exchange which
-/// waits for the body of a refusal returns the status. The core also counts the time that a credential
-/// provider took before the dial; after a slow provider, the core aborts the attempt first.
+/// Runs a dial. Sets `late` shortly before the dial has taken `timeout`, so that an exchange which waits
+/// for the body of a refusal returns the status.
 pub(super) async fn set_late<N: Net, T>(
     late: &AtomicBool,
-    connect_timeout: Duration,
+    timeout: Duration,
     dial: impl Future<Output = T>,
 ) -> T {
-    let wait = connect_timeout - REFUSAL_BODY_WAIT.min(connect_timeout / 4);
+    let wait = timeout - REFUSAL_BODY_WAIT.min(timeout / 4);
     let mut timer = pin!(N::sleep(wait.min(LATE_MAX)));
     let mut dial = pin!(dial);
     poll_fn(|cx| {

@@ -1,9 +1,10 @@
 //! Credentials that a provider returns before every attempt, over a transport in memory.
 
-use core::future::pending;
+use core::future::{pending, poll_fn};
 use core::pin::pin;
+use core::task::Poll;
 use core::time::Duration;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::bench::{Bench, ready};
@@ -222,6 +223,29 @@ fn disconnect_wins_over_pending_provider() {
     assert_eq!(bench.client.status(), Status::Closed);
     bench.advance(LONG);
     assert_eq!(bench.memory.world().dials, 0);
+}
+
+/// The dial learns how much of the timeout the provider has left.
+#[test]
+fn slow_provider_leaves_less_to_the_dial() {
+    let done = Arc::new(AtomicBool::new(false));
+    let answered = Arc::clone(&done);
+    let mut bench = Bench::new(|config| {
+        Setup::new(config.connect_timeout(secs(10))).credentials(move |_| {
+            let answered = Arc::clone(&answered);
+            poll_fn(move |_| match answered.load(Ordering::Relaxed) {
+                true => Poll::Ready(Ok(Provided::Unchanged)),
+                false => Poll::Pending,
+            })
+        })
+    });
+    bench.advance(secs(8));
+    assert_eq!(queries(&bench), Vec::<String>::new());
+    done.store(true, Ordering::Relaxed);
+    bench.advance(Duration::from_millis(500));
+    let world = bench.memory.world();
+    let timeouts: Vec<_> = world.requests.iter().map(|request| request.timeout).collect();
+    assert_eq!(timeouts, [Duration::from_millis(1_500)]);
 }
 
 /// The driver does not dial an address that the core refuses. It does not retry either, because the

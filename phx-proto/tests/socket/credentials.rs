@@ -1,12 +1,13 @@
 //! Tokens, refusals and addresses: which requests contain them, and which output never does.
 
+use core::time::Duration;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cases::{cases, regressions};
-use crate::hand::{Hand, config, secs};
+use crate::hand::{Hand, check, config, secs};
 use phx_proto::config::Uri;
-use phx_proto::event::{ChannelEnd, CredentialsError, Refusal};
+use phx_proto::event::{ChannelEnd, CredentialsError, Refusal, Warning};
 use phx_proto::wire::{Codec, V1, V2};
 use phx_proto::{
     Cause, ChannelStatus, Config, ConfigError, Credentials, JoinParams, Payload, Signal, Status,
@@ -78,6 +79,100 @@ fn refusal_of_replaced_credentials_is_not_final() {
     hand.until_dial();
     hand.socket.credentials_unchanged(hand.now, hand.dialled.expect("a dial"));
     assert_eq!(hand.socket.status(), Status::Connecting { attempt: 1 });
+}
+
+/// The application replaces the credentials after the driver has dialled. The attempt is judged by those
+/// that it was dialled with.
+#[test]
+fn attempt_is_judged_by_dialled_token() {
+    let warns = |before: &Credentials, dialled: &Credentials, after: &Credentials| {
+        let mut hand = Hand::new(config().credentials(before.clone()));
+        hand.connect();
+        let id = hand.dialled.expect("a dial");
+        hand.socket.set_credentials(hand.now, dialled.clone()).expect("the same address");
+        hand.socket.handle_dialled(hand.now, id);
+        for credentials in [before, after] {
+            let set = hand.socket.set_credentials(hand.now, credentials.clone());
+            set.expect("the same address");
+        }
+        hand.opened();
+        hand.signals.contains(&Signal::Warning(Warning::AuthTokenNotAcknowledged))
+    };
+    let (none, token) = (Credentials::new(), Credentials::new().auth_token("t"));
+    for other in [&none, &token] {
+        assert!(warns(other, &token, &none));
+        assert!(!warns(other, &none, &token));
+    }
+}
+
+/// A 404 is a deploy only at the address that was dialled.
+#[test]
+fn attempt_is_judged_by_dialled_address() {
+    let here = || Credentials::new().uri(Uri::parse("ws://localhost:4000/a/websocket").unwrap());
+    let there = || Credentials::new().uri(Uri::parse("ws://localhost:4000/b/websocket").unwrap());
+    let dial = |hand: &mut Hand, dialled: Credentials, after: Credentials| {
+        hand.socket.set_credentials(hand.now, dialled).expect("this machine");
+        hand.socket.handle_dialled(hand.now, hand.dialled.expect("a dial"));
+        hand.socket.set_credentials(hand.now, after).expect("this machine");
+    };
+    // The address that is set after each dial does not count.
+    for (opened, failed, is_deploy) in [
+        ((here(), here()), (here(), there()), true),
+        ((here(), here()), (there(), here()), false),
+        ((here(), there()), (here(), here()), true),
+        ((here(), there()), (there(), there()), false),
+    ] {
+        let mut hand = Hand::new(config().heartbeat_interval(Duration::ZERO));
+        hand.connect();
+        dial(&mut hand, opened.0, opened.1);
+        hand.opened();
+        hand.advance(secs(60));
+        hand.lost();
+        hand.until_dial();
+        dial(&mut hand, failed.0, failed.1);
+        hand.failed(Cause::Refused(Refusal::new(404, Vec::new(), "")));
+        let (from, to) = if is_deploy { (250, 2_000) } else { (2_500, 5_000) };
+        check(hand.reconnect_after().0, from, to, "the wait after a 404");
+    }
+}
+
+/// The provider has no others than those that the application set after the dial, and the server has not
+/// seen these.
+#[test]
+fn refusal_concerns_the_dialled_credentials() {
+    for (status, replaced) in [(401, false), (401, true), (403, false), (403, true)] {
+        let mut hand = Hand::new(config().credentials_refreshed(true));
+        let set = |hand: &mut Hand, token: &str| {
+            let credentials = Credentials::new().auth_token(token);
+            hand.socket.set_credentials(hand.now, credentials).expect("the same address");
+        };
+        hand.connect();
+        set(&mut hand, "of the provider");
+        hand.socket.handle_dialled(hand.now, hand.dialled.expect("a dial"));
+        if replaced {
+            set(&mut hand, "of the application");
+        }
+        hand.failed(Cause::Refused(Refusal::new(status, Vec::new(), "")));
+        hand.until_dial();
+        hand.socket.credentials_unchanged(hand.now, hand.dialled.expect("a dial"));
+        let goes_on = matches!(hand.socket.status(), Status::Connecting { .. });
+        assert_eq!(goes_on, replaced, "{status}: {:?}", hand.socket.status());
+    }
+}
+
+/// A credential provider takes a part of the timeout of the attempt.
+#[test]
+fn request_has_rest_of_connect_timeout() {
+    let mut hand = Hand::new(config().connect_timeout(secs(10)));
+    let timeout = |hand: &Hand| hand.socket.connect_request().expect("an address").timeout;
+    assert_eq!(timeout(&hand), secs(10));
+    hand.connect();
+    assert_eq!(timeout(&hand), secs(10));
+    let id = hand.dialled.expect("a dial");
+    for (after, rest) in [(0, 10), (7, 3), (20, 0)] {
+        hand.socket.handle_dialled(hand.now + secs(after), id);
+        assert_eq!(timeout(&hand), secs(rest), "after {after} s");
+    }
 }
 
 /// A refusal by the server and a network that is down are different causes. Reported in

@@ -12,7 +12,7 @@ use std::io;
 use futures_io::{AsyncRead, AsyncWrite};
 use phx_proto::adapter::{Net, Resolver, dial};
 use phx_proto::config::{Proxy, Uri};
-use phx_proto::event::{DialKind, Refusal, SocksRefusal};
+use phx_proto::event::{ConnectRequest, DialKind, Refusal, SocksRefusal};
 use phx_proto::{Cause, Config, Socket, Time};
 
 /// How an address reacts to a connect.
@@ -358,6 +358,42 @@ fn refusal_is_reported_before_connect_timeout() {
     let outcome = outcome(400, config, 0, head(407, ""));
     let Some(Err(Cause::ProxyRefused(refusal))) = outcome else { panic!("{outcome:?}") };
     assert_eq!(refusal.status(), 407);
+}
+
+/// Dials a server that refuses with 503 and whose body does not end. Returns when that is reported.
+fn refused_after(request: &ConnectRequest, config: &Config, resolver: &Resolver) -> u64 {
+    let outcome = run(dial::<FakeNet>(request, config, resolver)).map(|dialled| dialled.map(drop));
+    let Some(Err(Cause::Refused(refusal))) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(refusal.status(), 503);
+    world(|world| world.now)
+}
+
+/// A credential provider or a resolver took most of the time of the attempt.
+#[test]
+fn slow_start_hides_no_refusal() {
+    let answers = |at: u64| {
+        let head = b"HTTP/1.1 503 Busy\r\nContent-Length: 1000\r\n\r\n".to_vec();
+        world(|world| {
+            *world = World::default();
+            world.addresses = vec![("10.0.0.1:80".parse().unwrap(), Connects { after: 0 })];
+            world.script = [(at, head), (60_000, b"x".to_vec())].into();
+        });
+    };
+    let config = Config::insecure("ws://backend/").unwrap();
+    let mut socket = Socket::new(config.clone(), 1, Time::ZERO);
+    socket.connect(Time::ZERO);
+    let id = socket.connection_id().unwrap();
+    let request = socket.connect_request().unwrap();
+    let slow = Resolver::new(|_, _| async {
+        wait(9_600).await;
+        Ok(vec!["10.0.0.1:80".parse().unwrap()])
+    });
+    answers(9_700);
+    assert_eq!(refused_after(&request, &config, &slow), 9_700);
+    socket.handle_dialled(Time::from_millis(9_600), id);
+    let request = socket.connect_request().unwrap();
+    answers(100);
+    assert_eq!(refused_after(&request, &config, &resolver()), 300);
 }
 
 /// Dials with this configuration; returns what was tried, and the result.

@@ -125,8 +125,8 @@ impl Socket {
         if let Some(uri) = &credentials.uri {
             self.config.check_uri(uri)?;
         }
-        self.credentials = credentials;
-        let is_dialling = matches!(self.connection.phase(), Phase::Connecting { .. });
+        let replaced = core::mem::replace(&mut self.credentials, credentials);
+        let is_dialling = self.connection.replace_credentials(replaced);
         self.retry.replace_credentials(is_dialling);
         Ok(())
     }
@@ -148,13 +148,19 @@ impl Socket {
         }
     }
 
-    /// The address of the next attempt, without the parameters.
-    fn address(&self) -> &Uri {
-        self.credentials.uri.as_ref().unwrap_or(&self.config.uri)
+    /// The address of credentials, without the parameters.
+    fn address_of<'a>(&'a self, credentials: &'a Credentials) -> &'a Uri {
+        credentials.uri.as_ref().unwrap_or(&self.config.uri)
+    }
+
+    /// Whether a connection to the address of the attempt in progress was open before.
+    fn is_known_address(&self) -> bool {
+        let address = self.address_of(self.connection.dialled_with(&self.credentials));
+        self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(address))
     }
 
     /// The address to dial and the credentials to present there. Call it when you dial, so that
-    /// refreshed credentials are used.
+    /// refreshed credentials are used, after [`handle_dialled`](Self::handle_dialled).
     ///
     /// # Errors
     ///
@@ -163,7 +169,7 @@ impl Socket {
     /// with [`Cause::Unsupported`], because a retry cannot succeed.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
-        let mut uri = self.address().clone();
+        let mut uri = self.address_of(credentials).clone();
         for (name, value) in &credentials.params {
             uri.push_param(name, value.expose());
         }
@@ -181,12 +187,28 @@ impl Socket {
             uri,
             headers: credentials.sent_headers(),
             subprotocols: subprotocols.unwrap_or_default(),
+            timeout: match self.connection.phase() {
+                Phase::Connecting { until, .. } => until.since(self.now),
+                _ => self.config.connect_timeout,
+            },
         })
     }
 }
 
 /// # Inputs about the connection
 impl Socket {
+    /// Reports that the driver dials the attempt `id` now. The socket then judges the result by the
+    /// present credentials, even if [`set_credentials`](Self::set_credentials) replaces them before the
+    /// result is known. Without this report, the socket assumes the latest credentials.
+    pub fn handle_dialled(&mut self, now: Time, id: ConnectionId) {
+        self.advance(now);
+        if self.connection.handle_dialled(id) {
+            self.retry.dialled();
+        } else {
+            self.stats.stale_inputs += 1;
+        }
+    }
+
     /// Reports that the attempt `id` succeeded. The connection is then open and writable.
     pub fn handle_opened(&mut self, now: Time, id: ConnectionId, opened: Opened) {
         let now = self.advance(now);
@@ -196,8 +218,10 @@ impl Socket {
             return;
         }
         self.retry.opened();
-        if !self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address())) {
-            self.opened_at = Some(Box::new(self.address().clone()));
+        let dialled_with = self.connection.dialled_with(&self.credentials);
+        let sent_token = dialled_with.auth_token.is_some();
+        if !self.is_known_address() {
+            self.opened_at = Some(Box::new(self.address_of(dialled_with).clone()));
         }
         self.stats.connections += 1;
         let interval = self.config.heartbeat_interval;
@@ -208,7 +232,7 @@ impl Socket {
         // Protocol: CONN-10.
         self.connection.open(Box::new(Live::new(id, now, &self.config, first)));
         self.signal(Signal::Connected { id });
-        if self.credentials.auth_token.is_some() && opened.protocol.is_none() {
+        if sent_token && opened.protocol.is_none() {
             self.signal(Signal::Warning(Warning::AuthTokenNotAcknowledged));
         }
     }
@@ -393,7 +417,7 @@ impl Socket {
 
     /// Waits for the next attempt or gives up, by the decision of the retry policy.
     fn schedule(&mut self, now: Time, id: ConnectionId, cause: Cause, open_for: Option<Duration>) {
-        let known = self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(self.address()));
+        let known = self.is_known_address();
         match self.retry.decide(&self.config, &mut self.rng, now, &cause, open_for, known) {
             Decision::Retry { delay, attempt, may_skip } => {
                 *self.stats.reconnects.entry(cause.name()).or_default() += 1;

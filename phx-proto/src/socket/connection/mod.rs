@@ -47,6 +47,7 @@ mod tests;
 use core::fmt;
 use core::time::Duration;
 
+use crate::config::Credentials;
 use crate::event::cause::Cause;
 use crate::event::error::NotRetrying;
 use crate::id::ConnectionId;
@@ -164,12 +165,23 @@ pub(crate) struct Connection {
 #[derive(Clone, Debug)]
 pub(crate) enum Phase {
     Idle,
-    Connecting { id: ConnectionId, attempt: u32, until: Time },
+    Connecting { id: ConnectionId, attempt: u32, until: Time, dialled: Dialled },
     Open(Box<Live>),
     Waiting { until: Time, attempt: u32, cause: Cause, may_skip: bool },
     Closing { id: ConnectionId, then: AfterClose, until: Time },
     Closed,
     GaveUp { cause: Cause },
+}
+
+/// Whether the driver has dialled an attempt, and with which credentials.
+#[derive(Clone, Debug)]
+pub(crate) enum Dialled {
+    /// Not reported yet.
+    No,
+    /// With the present credentials.
+    Present,
+    /// With credentials that were replaced since.
+    Earlier(Box<Credentials>),
 }
 
 /// The next step after the close handshake.
@@ -337,9 +349,41 @@ impl Connection {
     pub(crate) fn dial(&mut self, now: Time, number: u32, timeout: Duration) -> Attempt {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        self.phase = Phase::Connecting { id, attempt: number, until: now + timeout };
+        let (until, dialled) = (now + timeout, Dialled::No);
+        self.phase = Phase::Connecting { id, attempt: number, until, dialled };
         self.woken = false;
         Attempt { id, number }
+    }
+
+    /// Records that the driver dials the attempt `id` with the present credentials. Returns false if
+    /// this attempt is not in progress.
+    pub(crate) fn handle_dialled(&mut self, id: ConnectionId) -> bool {
+        match &mut self.phase {
+            Phase::Connecting { id: current, dialled, .. } if *current == id => {
+                *dialled = Dialled::Present;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Keeps the credentials of an attempt that was dialled with them, when they are replaced. Returns
+    /// whether an attempt is in progress.
+    pub(crate) fn replace_credentials(&mut self, replaced: Credentials) -> bool {
+        let Phase::Connecting { dialled, .. } = &mut self.phase else { return false };
+        if matches!(dialled, Dialled::Present) {
+            *dialled = Dialled::Earlier(Box::new(replaced));
+        }
+        true
+    }
+
+    /// The credentials of the attempt in progress. Without one, or if the driver has not reported that it
+    /// dialled, these are the present ones.
+    pub(crate) fn dialled_with<'a>(&'a self, present: &'a Credentials) -> &'a Credentials {
+        match &self.phase {
+            Phase::Connecting { dialled: Dialled::Earlier(earlier), .. } => earlier,
+            _ => present,
+        }
     }
 
     /// Begins an attempt now, instead of the wait or of the present attempt.
@@ -491,11 +535,11 @@ mod canonical {
 
     impl Phase {
         /// The form omits the causes of a wait and of giving up, and the number of an attempt,
-        /// because they are only reported.
+        /// because they are only reported. It omits the credentials, which no world replaces.
         fn canonical(&self, form: &mut Form<'_>, pushes: &Pushes) {
             match self {
                 Self::Idle => form.number(0),
-                Self::Connecting { id, attempt: _, until } => {
+                Self::Connecting { id, attempt: _, until, dialled: _ } => {
                     form.number(1);
                     form.connection(*id);
                     form.deadline(*until);

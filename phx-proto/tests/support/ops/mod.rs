@@ -44,6 +44,7 @@ pub enum Op {
     Probe,
     SetCredentials,
     CredentialsUnchanged(Conn),
+    Dialled(Conn),
 
     Join {
         topic: u8,

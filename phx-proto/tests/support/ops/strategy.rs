@@ -84,6 +84,7 @@ fn kinds() -> Vec<Kind> {
         at(3, false, Just(Op::Probe).boxed()),
         at(1, false, Just(Op::SetCredentials).boxed()),
         at(1, false, conn().prop_map(Op::CredentialsUnchanged).boxed()),
+        at(2, false, conn().prop_map(Op::Dialled).boxed()),
         at(
             12,
             false,

@@ -78,7 +78,12 @@ pub enum Called {
         id: PushId,
         taken: bool,
     },
-    /// An attempt succeeded. If `stale` is set, here and below, the socket ignores the input.
+    /// An attempt was dialled. If `stale` is set, here and below, the socket ignores the input.
+    Dialled {
+        id: ConnectionId,
+        stale: bool,
+    },
+    /// An attempt succeeded.
     Opened {
         id: ConnectionId,
         stale: bool,
@@ -370,6 +375,7 @@ impl World {
             Op::Probe => Input::Probe,
             Op::SetCredentials => Input::SetCredentials(Credentials::new().param("token", "other")),
             Op::CredentialsUnchanged(conn) => Input::CredentialsUnchanged { id: on(conn) },
+            Op::Dialled(conn) => Input::Dialled { id: on(conn) },
             Op::Join { topic, params } => {
                 Input::Join { topic: name(topic).into(), params: self.params(params) }
             }
@@ -548,6 +554,7 @@ impl World {
     fn apply_about(&mut self, id: ConnectionId, input: Input) -> Called {
         let stale = self.is_stale(id, &input);
         let called = match input {
+            Input::Dialled { .. } => Called::Dialled { id, stale },
             Input::Opened { .. } => Called::Opened { id, stale },
             Input::Failed { .. } | Input::Closed { .. } => Called::Ended { id, stale },
             _ => Called::Input { id, stale },
@@ -576,10 +583,12 @@ impl World {
                     | Input::Failed { .. }
                     | Input::Closed { .. }
                     | Input::CredentialsUnchanged { .. }
+                    | Input::Dialled { .. }
             ),
-            Status::Open => {
-                !matches!(input, Input::Opened { .. } | Input::CredentialsUnchanged { .. })
-            }
+            Status::Open => !matches!(
+                input,
+                Input::Opened { .. } | Input::CredentialsUnchanged { .. } | Input::Dialled { .. }
+            ),
             Status::Closing => matches!(input, Input::Failed { .. } | Input::Closed { .. }),
             _ => false,
         };

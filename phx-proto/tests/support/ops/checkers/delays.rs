@@ -21,7 +21,8 @@ pub struct Reconnects {
     skipped: u32,
     refusals: u32,
     unauthorized: bool,
-    /// Whether the credentials were replaced since the present attempt began.
+    /// Whether the credentials were replaced since the present attempt began, or was dialled if that was
+    /// reported.
     replaced: bool,
     /// The number of connections in a row that ended because of a message that was too large.
     too_large: u32,
@@ -163,6 +164,7 @@ impl Checker for Reconnects {
                 (self.refusals, self.unauthorized) = (0, false);
                 (self.ever_open, self.gone_since) = (true, None);
             }
+            Called::Dialled { stale: false, .. } => self.replaced = false,
             Called::SetCredentials => {
                 self.replaced = matches!(at.socket.status(), Status::Connecting { .. });
             }
