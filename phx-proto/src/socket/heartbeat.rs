@@ -22,7 +22,7 @@
 //!
 //! The server answers nothing while it runs a join (`wire/join_slow_blocks_socket`), so the
 //! deadline is suspended while a join is unanswered; the [join clock](crate::socket::join_clock)
-//! runs instead. After the last join, the timeout of the oldest heartbeat starts over.
+//! runs instead. After the last join, the timeouts of all unanswered heartbeats start over.
 //!
 //! The machine belongs to one connection.
 
@@ -63,6 +63,13 @@ struct Beat {
     written: Option<(Ref, Time)>,
     /// Whether the deadline was already extended because the caller was late.
     forgiven: bool,
+}
+
+impl Beat {
+    /// Starts the timeout over.
+    const fn restart(&mut self, now: Time, ledger: &Ledger) {
+        (self.due, self.baseline) = (now, ledger.baseline());
+    }
 }
 
 impl Heartbeat {
@@ -205,23 +212,22 @@ impl Heartbeat {
     /// Resumes the deadline, because no join is unanswered and the server can answer.
     pub(crate) fn resume(&mut self, now: Time, ledger: &Ledger) {
         if core::mem::take(&mut self.suspended) {
-            if let Some(oldest) = self.unanswered.front_mut() {
-                (oldest.due, oldest.baseline) = (now, ledger.baseline());
+            for beat in &mut self.unanswered {
+                beat.restart(now, ledger);
             }
         }
     }
 
-    /// Probes the peer, or extends the deadline of the oldest heartbeat by one timeout, because
-    /// after a late call a passed deadline does not prove that the peer is dead. A heartbeat is
-    /// extended only once; otherwise a caller that is always late would never detect a dead peer.
+    /// Probes the peer, or restarts the timeouts of the unanswered heartbeats, because after a late
+    /// call a passed deadline does not prove that the peer is dead. Each heartbeat is restarted only
+    /// once; otherwise a caller that is always late would never detect a dead peer.
     pub(crate) fn forgive(&mut self, now: Time, ledger: &Ledger) {
-        match self.unanswered.front_mut() {
-            None => self.owe(now, ledger),
-            Some(oldest) if !oldest.forgiven => {
-                oldest.forgiven = true;
-                (oldest.due, oldest.baseline) = (now, ledger.baseline());
-            }
-            Some(_) => {}
+        if self.unanswered.is_empty() {
+            return self.owe(now, ledger);
+        }
+        for beat in self.unanswered.iter_mut().filter(|beat| !beat.forgiven) {
+            beat.forgiven = true;
+            beat.restart(now, ledger);
         }
     }
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::hand::{Hand, check, config, ms, secs};
-use phx_proto::event::Warning;
+use phx_proto::event::{Progress, Warning};
 use phx_proto::{Cause, Signal, Status};
 
 /// The first heartbeat is due in the second half of the first interval.
@@ -183,4 +183,59 @@ fn late_driver_still_probes_first() {
     assert_eq!(hand.socket.status(), Status::Open);
     hand.advance(ms(1));
     assert!(matches!(hand.socket.status(), Status::Waiting { .. }));
+}
+
+fn reply_to(hand: &mut Hand, msg_ref: &str) {
+    let ok = serde_json::json!({"status": "ok", "response": {}});
+    hand.receive(&serde_json::json!([null, msg_ref, "phoenix", "phx_reply", ok]));
+}
+
+/// The time until the first heartbeat of a hand without other deadlines.
+fn until_heartbeat(hand: &Hand) -> Duration {
+    hand.socket.poll_timeout().expect("a heartbeat").at.since(hand.now)
+}
+
+/// After slow joins the timeout of every unanswered heartbeat starts over, not only that of the oldest. The
+/// replies arrive one after another.
+#[test]
+fn slow_joins_restart_every_heartbeat() {
+    let mut hand = Hand::open(config());
+    let until = until_heartbeat(&hand);
+    hand.advance(until - secs(1));
+    hand.join("room:a");
+    hand.join("room:b");
+    hand.advance(secs(1));
+    let first = hand.last_sent("phoenix", "heartbeat").msg_ref;
+    hand.answer_join("room:a");
+    hand.advance(secs(42));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2, "the second is 12 s old");
+    hand.answer_join("room:b");
+    hand.advance(secs(1));
+    reply_to(&mut hand, &first);
+    hand.advance(ms(8_999));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.advance(ms(1));
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
+}
+
+/// A late caller extends the timeout of every unanswered heartbeat, not only that of the oldest.
+#[test]
+fn late_caller_forgives_every_heartbeat() {
+    let mut hand = Hand::open(config());
+    let id = hand.dialled.expect("a dial");
+    let until = until_heartbeat(&hand);
+    hand.advance(until);
+    let first = hand.last_sent("phoenix", "heartbeat").msg_ref;
+    // These bytes extend the timeout of the first heartbeat to 32 s, so a second follows after 30 s.
+    let read = Progress { read: 22 * 1_024, ..Progress::default() };
+    hand.socket.handle_progress(hand.now, id, read);
+    hand.advance(secs(30));
+    assert_eq!(hand.count_sent("phoenix", "heartbeat"), 2);
+    hand.sleep(secs(11));
+    assert_eq!(hand.socket.status(), Status::Open, "the caller is 9 s late");
+    reply_to(&mut hand, &first);
+    hand.advance(ms(9_999));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.advance(ms(1));
+    assert_eq!(hand.reconnect_after().1, Cause::HeartbeatTimeout);
 }

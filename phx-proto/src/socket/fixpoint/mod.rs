@@ -200,6 +200,16 @@ static LOST_REPLY: Settings = Settings {
     ..WORLD
 };
 
+/// Joins that take so long that several heartbeats are unanswered.
+static SLOW_JOIN: Settings = Settings {
+    name: "slow join",
+    application: &[Op::Connect, Op::Join(0)],
+    faults: &[SILENT, Op::Cut],
+    heartbeat: Some((1, 1)),
+    join_block_max: 3,
+    ..WORLD
+};
+
 /// A server that closes connections because of joins.
 static PACED: Settings = Settings {
     name: "paced",
@@ -222,7 +232,7 @@ static PROGRESS: Settings = Settings {
 };
 
 /// The worlds that are searched in every run of the tests.
-static SMALL: [&Settings; 12] = [
+static SMALL: [&Settings; 13] = [
     &CONNECTION,
     &LIMITED,
     &BEATS,
@@ -233,6 +243,7 @@ static SMALL: [&Settings; 12] = [
     &FUNCTION,
     &FULL,
     &LOST_REPLY,
+    &SLOW_JOIN,
     &PACED,
     &PROGRESS,
 ];
@@ -313,6 +324,7 @@ worlds! {
     fixpoint_failing_join_function: FUNCTION,
     fixpoint_full_queue: FULL,
     fixpoint_lost_reply: LOST_REPLY,
+    fixpoint_slow_join: SLOW_JOIN,
     fixpoint_paced_joins: PACED,
     fixpoint_progress: PROGRESS,
 }

@@ -629,7 +629,7 @@ impl World {
         self.pump();
         let (writable, socket) = (self.is_writable(), &self.socket);
         self.interests.retain(|(_, interest)| socket.is_interested(*interest));
-        self.checks.end(writable, socket);
+        self.checks.end(writable, socket, self.now);
         self.check(op);
     }
 

@@ -50,10 +50,10 @@ impl Checks {
         assert!(!is_overdue || is_probed, "no probe behind the join: {:?}", self.unanswered);
     }
 
-    pub(super) fn disconnected(&mut self, cause: &Cause, now: Time) {
+    pub(super) fn disconnected(&mut self, cause: &Cause, world: &World) {
         if let Some(last) = self.last_join.take() {
             let by_peer = matches!(cause, Cause::RemoteClose { .. });
-            let is_cut = by_peer && now.since(last) <= SOON;
+            let is_cut = by_peer && world.now.since(last) <= SOON;
             self.cuts = if is_cut { self.cuts + 1 } else { 0 };
         }
         if let Cause::JoinStalled { topic } = cause {
@@ -66,6 +66,9 @@ impl Checks {
         if matches!(cause, Cause::HeartbeatTimeout) {
             assert!(!self.beats.is_empty() || self.owed, "every heartbeat was answered");
             assert!(self.unanswered.is_empty(), "the server runs a join: {:?}", self.unanswered);
+            let timeout = world.socket.config.heartbeat_timeout;
+            let fair = self.blocked.is_none_or(|at| world.now >= at + timeout);
+            assert!(fair, "no time to answer after the last join: {:?}", self.blocked);
         }
         self.offline();
     }
@@ -74,6 +77,7 @@ impl Checks {
         self.paced = false;
         self.instances.clear();
         self.unanswered.clear();
+        self.blocked = None;
         self.beats.clear();
         for seen in &mut self.topics {
             (seen.newest, seen.leave, seen.until, seen.since) = (None, None, None, None);

@@ -37,6 +37,9 @@ pub(crate) struct Checks {
     instances: BTreeMap<u64, Instance>,
     /// The topic of each unanswered join, by join_ref.
     unanswered: BTreeMap<u64, u8>,
+    /// The last time at which a join and a heartbeat were unanswered. From then on, the server has the whole
+    /// timeout to answer the heartbeat.
+    blocked: Option<Time>,
     /// The refs of the unanswered heartbeats, oldest first. `beat_written` is the time at which the
     /// first of them was written.
     beats: Vec<u64>,
@@ -81,6 +84,7 @@ impl Checks {
             order,
             instances,
             unanswered,
+            blocked,
             beats,
             beat_written,
             owed,
@@ -121,6 +125,7 @@ impl Checks {
         beats.iter().for_each(|beat| form.msg_ref(Ref(*beat)));
         let config = form.config;
         let timeout = config.heartbeat_timeout;
+        form.option(*blocked, |form, at| form.time(at, timeout));
         form.option((!beats.is_empty()).then_some(*beat_written), |form, at| {
             form.time(at, timeout)
         });
@@ -275,7 +280,7 @@ impl Checks {
                 (self.cuts, self.last_join) = (0, None);
             }
             Signal::Disconnected { cause, .. } => {
-                self.disconnected(cause, world.now);
+                self.disconnected(cause, world);
             }
             Signal::ConnectFailed { .. } => self.offline(),
             Signal::PushEnded { id, outcome, .. } => self.push_ended(*id, outcome, world.now),
@@ -284,9 +289,14 @@ impl Checks {
     }
 
     /// Called after an operation, when every action has been polled.
-    pub(crate) fn end(&mut self, writable: bool, socket: &Socket) {
+    pub(crate) fn end(&mut self, writable: bool, socket: &Socket, now: Time) {
         self.owed = !writable;
         self.prompt &= writable;
+        if self.beats.is_empty() {
+            self.blocked = None;
+        } else if !self.unanswered.is_empty() {
+            self.blocked = Some(now);
+        }
         // Drops the instances that the socket no longer knows. If a later frame refers to one of them,
         // the check of that frame fails.
         let known = |(join_ref, instance): (&u64, &mut Instance)| {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use phx_proto::{Action, Cause, ConnectionId, Signal, Status, Time};
+use phx_proto::{Action, Cause, ChannelStatus, ConnectionId, Signal, Status, Time};
 
 use super::{Checker, Moment};
 use crate::ops::peer::Sent;
@@ -139,6 +139,8 @@ pub struct Heartbeats {
     written: Time,
     /// Whether every frame of this connection could be written at once.
     prompt: bool,
+    /// The last time at which a join was unanswered.
+    joining: Time,
 }
 
 impl Checker for Heartbeats {
@@ -163,6 +165,8 @@ impl Checker for Heartbeats {
                 // sleep.
                 let fair = at.now >= self.written + Duration::from_secs(5);
                 assert!(fair || !self.prompt, "no time to answer: {self:?} at {}", at.now);
+                let fair = at.now >= self.joining + Duration::from_secs(5);
+                assert!(fair, "no time to answer after a join: {self:?} at {}", at.now);
             }
             _ => {}
         }
@@ -187,5 +191,8 @@ impl Checker for Heartbeats {
     fn settled(&mut self, at: &Moment<'_>) {
         self.owed = !at.dry || !at.writable;
         self.prompt &= !self.owed;
+        if at.socket.channels().any(|(_, status)| status == ChannelStatus::Joining) {
+            self.joining = at.now;
+        }
     }
 }
