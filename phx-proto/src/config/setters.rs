@@ -485,7 +485,8 @@ impl Config {
 /// # Channels
 impl Config {
     /// Sets the time after which the oldest unanswered join is reported, and the server is probed with a
-    /// heartbeat. The client keeps waiting for the join: a late ok still counts.
+    /// heartbeat. The client keeps waiting for the join: a late ok still counts. No join is reported if
+    /// [`join_block_max`](Self::join_block_max) is not longer than this timeout.
     #[must_use]
     pub fn join_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().join_timeout = timeout;

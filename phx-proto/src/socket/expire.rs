@@ -102,12 +102,7 @@ impl Socket {
             (TimerKind::HeartbeatReply, _) => self.abort_connection(now, Cause::HeartbeatTimeout),
             (TimerKind::WriteStall, _) => self.abort_connection(now, Cause::WriteStalled),
             (TimerKind::JoinClock, _) => self.join_overdue(now),
-            (TimerKind::JoinBlock, Phase::Open(live)) => {
-                if let Some(join) = live.joins().oldest() {
-                    let topic = join.topic.clone();
-                    self.abort_connection(now, Cause::JoinStalled { topic });
-                }
-            }
+            (TimerKind::JoinBlock, _) => self.join_stalled(now),
             // The next join waited only for this time, so no other state changes.
             (TimerKind::JoinPace, _) => self.pace.clear_wait(),
             _ => debug_assert!(false, "{kind:?} is not a deadline of this phase"),
@@ -140,13 +135,30 @@ impl Socket {
         self.check_overdue_join(now);
     }
 
+    /// Aborts the connection because of its oldest join, unless the server has answered a heartbeat since
+    /// that join. Then the server is not blocked, and the reply to the join is lost.
+    fn join_stalled(&mut self, now: Time) {
+        self.end_lost_joins(now);
+        let stalled = TimerKey::Connection(TimerKind::JoinBlock);
+        let oldest = self.connection.live().and_then(|live| live.joins().oldest());
+        if let Some(join) = oldest.filter(|_| self.has_passed(&stalled, now)) {
+            let topic = join.topic.clone();
+            self.abort_connection(now, Cause::JoinStalled { topic });
+        }
+    }
+
+    /// Ends joins whose replies are lost, if the oldest join is overdue.
+    pub(super) fn check_overdue_join(&mut self, now: Time) {
+        if self.connection.live().is_some_and(|live| live.joins().is_overdue()) {
+            self.end_lost_joins(now);
+        }
+    }
+
     /// Ends joins whose replies are lost. The server answers in order, so when it answers a
     /// heartbeat, the replies to unanswered joins that were written before the heartbeat will never
     /// arrive.
-    pub(super) fn check_overdue_join(&mut self, now: Time) {
-        let Some(live) = self.connection.live().filter(|live| live.joins().is_overdue()) else {
-            return;
-        };
+    fn end_lost_joins(&mut self, now: Time) {
+        let Some(live) = self.connection.live() else { return };
         let Some(answered) = live.heartbeat.last_answered() else { return };
         while let Some(join) =
             self.connection.live_mut().and_then(|live| live.take_lost_join(answered, now))

@@ -72,13 +72,15 @@ impl JoinClock {
     }
 
     /// The time at which the oldest join becomes overdue or, if it is overdue, the time at which it
-    /// becomes stalled.
+    /// becomes stalled. If `join_block_max` is not longer than `join_timeout`, no join becomes overdue.
     pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
         // Protocol: JOIN-9.
         let (started, baseline) = self.started.as_ref()?;
-        let (kind, limit) = match self.overdue {
-            false => (TimerKind::JoinClock, config.join_timeout),
-            true => (TimerKind::JoinBlock, config.join_block_max),
+        let (timeout, block_max) = (config.join_timeout, config.join_block_max);
+        let (kind, limit) = if self.overdue || block_max <= timeout {
+            (TimerKind::JoinBlock, block_max)
+        } else {
+            (TimerKind::JoinClock, timeout)
         };
         Some((kind, *started + limit + ledger.extension(baseline)))
     }

@@ -57,7 +57,7 @@ pub enum TimerKind {
     /// The timeout of the oldest unanswered join, after which it is reported and the server is
     /// probed.
     JoinClock,
-    /// The time at which an overdue join counts as stalled, and the connection is aborted.
+    /// The time at which an unanswered join counts as stalled, and the connection is aborted.
     JoinBlock,
     /// The time at which the next join may be written to a server that limits joins.
     JoinPace,

@@ -78,6 +78,41 @@ fn join_that_blocks_the_socket_comes_last() {
     assert_eq!(topics, ["room:b", "room:slow"]);
 }
 
+/// If `join_block_max` is not longer than `join_timeout`, the connection is dropped after `join_block_max`.
+/// The join is not reported first.
+#[test]
+fn join_block_max_rules_if_shorter() {
+    for (timeout, block_max) in [(120, 60), (10, 3), (10, 10)] {
+        let (timeout, block_max) = (secs(timeout), secs(block_max));
+        let mut hand = Hand::open(config().join_timeout(timeout).join_block_max(block_max));
+        hand.join("room:a");
+        hand.advance(block_max - ms(1));
+        assert_eq!(hand.socket.status(), Status::Open);
+        hand.advance(ms(1));
+        let cause = Cause::JoinStalled { topic: "room:a".into() };
+        assert_eq!(hand.reconnect_after().1, cause, "{timeout:?}, {block_max:?}");
+        let is_reported = |signal: &Signal| matches!(signal, Signal::JoinTimedOut { .. });
+        assert!(!hand.signals.iter().any(is_reported), "{:?}", hand.signals);
+    }
+}
+
+/// An answered heartbeat proves that the server is not blocked: the reply to the earlier join is lost.
+#[test]
+fn lost_join_is_not_stalled() {
+    let mut hand = Hand::open(config().join_timeout(secs(120)));
+    hand.join("room:a");
+    hand.advance(secs(30));
+    hand.answer_heartbeat();
+    hand.join("room:b");
+    hand.advance(secs(30));
+    assert_eq!(hand.socket.status(), Status::Open);
+    hand.rejoin_after("room:a");
+    // The clock of the next join started when the first was given up.
+    hand.answer_heartbeat();
+    hand.answer_join("room:b");
+    assert_eq!(hand.socket.channel_status("room:b"), ChannelStatus::Joined);
+}
+
 #[test]
 fn heartbeat_timeout_starts_after_slow_join() {
     let mut hand = Hand::open(config().heartbeat_interval(secs(1)));

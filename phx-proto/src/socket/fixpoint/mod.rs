@@ -210,6 +210,18 @@ static SLOW_JOIN: Settings = Settings {
     ..WORLD
 };
 
+/// Joins that block the connection for longer than it may be silent, before they are overdue.
+static STALLED_JOIN: Settings = Settings {
+    name: "stalled join",
+    application: &[Op::Connect, Op::Join(0), Op::Join(1), Op::Leave(0)],
+    faults: &[SILENT, LOST, Op::Cut],
+    heartbeat: Some((2, 1)),
+    join_timeout: 2,
+    join_block_max: 1,
+    join_concurrency: 2,
+    ..WORLD
+};
+
 /// A server that closes connections because of joins.
 static PACED: Settings = Settings {
     name: "paced",
@@ -232,7 +244,7 @@ static PROGRESS: Settings = Settings {
 };
 
 /// The worlds that are searched in every run of the tests.
-static SMALL: [&Settings; 13] = [
+static SMALL: [&Settings; 14] = [
     &CONNECTION,
     &LIMITED,
     &BEATS,
@@ -244,6 +256,7 @@ static SMALL: [&Settings; 13] = [
     &FULL,
     &LOST_REPLY,
     &SLOW_JOIN,
+    &STALLED_JOIN,
     &PACED,
     &PROGRESS,
 ];
@@ -325,6 +338,7 @@ worlds! {
     fixpoint_full_queue: FULL,
     fixpoint_lost_reply: LOST_REPLY,
     fixpoint_slow_join: SLOW_JOIN,
+    fixpoint_stalled_join: STALLED_JOIN,
     fixpoint_paced_joins: PACED,
     fixpoint_progress: PROGRESS,
 }
