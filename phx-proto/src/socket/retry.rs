@@ -144,7 +144,8 @@ impl Retry {
         };
         let random = rng.next_u64();
         let mut delay = spread(range, random);
-        let retry_after = refusal.and_then(Refusal::retry_after);
+        let heeded = !config.retry_after_max.is_zero();
+        let retry_after = refusal.filter(|_| heeded).and_then(Refusal::retry_after);
         if let Some(retry_after) = retry_after {
             // Protocol: CONN-15.
             let asked = retry_after.min(config.retry_after_max).max(delay);

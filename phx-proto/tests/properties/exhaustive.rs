@@ -203,6 +203,7 @@ const SETUP: Setup = Setup {
     strict: false,
     auto_join: false,
     credentials_refreshed: false,
+    retry_after_ignored: false,
     join_concurrency: 2,
     pushes_in_flight_max: 16_384,
     max_retries: None,

@@ -115,6 +115,24 @@ fn retry_after_max_zero_ignores_header() {
     hand.failed(refused(503, "600"));
     let Status::Waiting { until, .. } = hand.socket.status() else { panic!("it waits") };
     assert!(until.since(hand.now) <= secs(1), "{until:?}");
+    let dialled = hand.dialled;
+    hand.socket.handle_wake(hand.now);
+    hand.drain();
+    assert_ne!(hand.dialled, dialled, "an ordinary wait");
+}
+
+/// The delay is the same as without the header.
+#[test]
+fn ignored_retry_after_adds_no_spread() {
+    let delay = |retry_after: &str| {
+        let steps = Backoff::steps([secs(10)]).unwrap();
+        let config = config().retry_after_max(Duration::ZERO).reconnect_after(steps);
+        let mut hand = Hand::new(config);
+        hand.connect();
+        hand.failed(refused(503, retry_after));
+        hand.reconnect_after().0
+    };
+    assert_eq!(delay("600"), delay("tomorrow"));
 }
 
 #[test]

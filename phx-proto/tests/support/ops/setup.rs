@@ -27,6 +27,8 @@ pub struct Setup {
     pub strict: bool,
     pub auto_join: bool,
     pub credentials_refreshed: bool,
+    /// Whether the header `Retry-After` is ignored.
+    pub retry_after_ignored: bool,
     pub join_concurrency: usize,
     pub pushes_in_flight_max: usize,
     pub max_retries: Option<u32>,
@@ -53,6 +55,7 @@ impl Default for Setup {
             strict: false,
             auto_join: false,
             credentials_refreshed: false,
+            retry_after_ignored: false,
             join_concurrency: 2,
             pushes_in_flight_max: 16_384,
             max_retries: None,
@@ -119,6 +122,9 @@ pub fn config(setup: &Setup, policy: &Policy) -> Config {
         .queued_bytes_max(QUEUED_BYTES_MAX)
         .max_message_bytes(MAX_MESSAGE_BYTES)
         .max_push_bytes(MAX_PUSH_BYTES);
+    if setup.retry_after_ignored {
+        config = config.retry_after_max(Duration::ZERO);
+    }
     if !setup.heartbeats {
         config = config.heartbeat_interval(Duration::ZERO);
     }

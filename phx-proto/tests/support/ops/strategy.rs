@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use proptest::bool::weighted;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -20,6 +21,7 @@ pub fn run(steps: usize) -> impl Strategy<Value = (Setup, Vec<Step>)> {
 
 pub fn setup() -> impl Strategy<Value = Setup> {
     let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+    let ignored = weighted(0.2);
     let start = prop_oneof![
         1 => Just(Start::Idle),
         1 => Just(Start::Open),
@@ -28,22 +30,24 @@ pub fn setup() -> impl Strategy<Value = Setup> {
     let in_flight = prop_oneof![1 => 1_usize..4, 1 => Just(16_384)];
     let elapsed = option::weighted(0.2, (1_u64..100).prop_map(Duration::from_secs));
     let limits = (1_usize..4, in_flight);
-    (any::<u64>(), flags, limits, option::weighted(0.2, 0_u32..4), elapsed, start).prop_map(
-        |(seed, flags, limits, max_retries, max_elapsed, start)| Setup {
-            seed,
-            vsn_1: flags.0 && flags.4,
-            heartbeats: flags.0 || flags.1,
-            strict: flags.2,
-            auto_join: flags.3,
-            credentials_refreshed: flags.4,
-            join_concurrency: limits.0,
-            pushes_in_flight_max: limits.1,
-            max_retries,
-            max_elapsed,
-            start,
-            ..Setup::default()
-        },
-    )
+    (any::<u64>(), flags, ignored, limits, option::weighted(0.2, 0_u32..4), elapsed, start)
+        .prop_map(|(seed, flags, retry_after_ignored, limits, max_retries, max_elapsed, start)| {
+            Setup {
+                seed,
+                vsn_1: flags.0 && flags.4,
+                heartbeats: flags.0 || flags.1,
+                strict: flags.2,
+                auto_join: flags.3,
+                credentials_refreshed: flags.4,
+                retry_after_ignored,
+                join_concurrency: limits.0,
+                pushes_in_flight_max: limits.1,
+                max_retries,
+                max_elapsed,
+                start,
+                ..Setup::default()
+            }
+        })
 }
 
 /// Up to `most` steps.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use phx_proto::config::{Backoff, DelayRange};
-use phx_proto::event::{Refusal, RejoinCause};
+use phx_proto::event::RejoinCause;
 use phx_proto::{Action, Cause, Signal, Status, Time};
 
 use super::{Checker, Moment};
@@ -132,6 +132,14 @@ impl Reconnects {
     }
 }
 
+/// The delay that the server asked for, unless the header is ignored.
+fn asked(cause: &Cause, at: &Moment<'_>) -> Option<Duration> {
+    match cause {
+        Cause::Refused(refusal) if !at.setup.retry_after_ignored => refusal.retry_after(),
+        _ => None,
+    }
+}
+
 /// The first attempt at which the schedule has at least this delay, or has stopped growing.
 fn first_not_shorter(schedule: &Backoff, delay: Duration) -> u32 {
     const LAST: u32 = 64;
@@ -185,10 +193,7 @@ impl Checker for Reconnects {
                 let Some((range, ordinary)) = self.range(cause, *attempt, was_open, at) else {
                     panic!("final: {action:?}");
                 };
-                let asked = match cause {
-                    Cause::Refused(refusal) => refusal.retry_after(),
-                    _ => None,
-                };
+                let asked = asked(cause, at);
                 let most = at.policy.retry_after_max;
                 let range = asked.map_or(range, |asked| {
                     let asked = asked.min(most);
@@ -219,10 +224,7 @@ impl Checker for Reconnects {
             Action::Signal(Signal::GaveUp { cause }) => {
                 let was_open = self.lost(cause, at);
                 let attempt = self.attempts + 1;
-                let longest = match cause {
-                    Cause::Refused(refusal) => Refusal::retry_after(refusal).map(|asked| asked * 2),
-                    _ => None,
-                };
+                let longest = asked(cause, at).map(|asked| asked * 2);
                 let spent = at.setup.max_retries.is_some_and(|max| attempt > max);
                 let range = self.range(cause, attempt, was_open, at);
                 let justified = spent
