@@ -173,7 +173,7 @@ fn every_mistake_has_a_helpful_message() {
         ),
         (
             &format!(r#"{uri}, "attributes": {{"a": "1", "b": "2", "a": "1"}}"#),
-            r#"key "attributes": the attribute "a" occurs twice in it"#,
+            r#"key "attributes": the key "a" occurs twice in it"#,
         ),
         (
             &format!(r#"{uri}, "attributes": [["a", "1"], ["a", "2"]]"#),
@@ -460,6 +460,30 @@ fn document_vsn_must_match_the_uri() {
     let unknown = problems(r#""uri": "wss://h/s?vsn=9.0.0""#);
     assert_eq!(unknown.len(), 1, "{unknown:?}");
     assert!(unknown[0].contains("key \"uri\"") && unknown[0].contains("`Config::codec`"));
+}
+
+/// Two equal keys of an object are a problem, also if they are equal only after variables are replaced. A
+/// list of pairs repeats a name on purpose.
+#[test]
+fn repeated_keys_are_reported() {
+    let uri = r#""uri": "ws://localhost/""#;
+    for (key, value) in [
+        ("params", r#"{"a": 1, "b": 2, "a": 3}"#),
+        ("params", r#"{"a": 1, "${NONE:-a}": 2}"#),
+        ("headers", r#"{"a": "1", "a": "1"}"#),
+        ("headers", r#"{"${NONE:-a}": "1", "a": "2"}"#),
+    ] {
+        let found = problems(&format!(r#"{uri}, "{key}": {value}"#));
+        let message = format!(r#"connection "a", key "{key}": the key "a" occurs twice in it"#);
+        assert_eq!(found, [message], "{value}");
+    }
+    let target = |members: &str| {
+        let config = read(members).get("a").expect("it is named so").config().clone();
+        let request = Socket::new(config, 1, Time::ZERO).connect_request();
+        request.expect("an address that may be dialled").uri.target().to_owned()
+    };
+    let list = target(r#""params": [["a", 1], ["a", 2]], "headers": [["a", "1"], ["a", "2"]]"#);
+    assert!(list.ends_with("a=1&a=2&vsn=2.0.0"), "{list}");
 }
 
 /// Join parameters are sent as they are in the document, whatever features of serde_json another
