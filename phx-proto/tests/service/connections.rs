@@ -7,7 +7,7 @@ use phx_proto::config::Backoff;
 use phx_proto::service::{Connections, Problem, ProblemKind, Restart, RestartPolicy};
 use phx_proto::socket::PendingReason;
 use phx_proto::{ChannelStatus, Options, Socket, Time};
-use serde::de::IntoDeserializer as _;
+use serde::de::{Deserializer, IntoDeserializer as _, Visitor};
 use serde_json::{Value, json};
 
 const NONE: fn(&str) -> Option<String> = |_| None;
@@ -484,6 +484,45 @@ fn repeated_keys_are_reported() {
     };
     let list = target(r#""params": [["a", 1], ["a", 2]], "headers": [["a", "1"], ["a", "2"]]"#);
     assert!(list.ends_with("a=1&a=2&vsn=2.0.0"), "{list}");
+}
+
+/// No error shows a number, with any features of serde_json.
+#[test]
+fn error_omits_a_huge_number() {
+    let huge = "340282366920938463463374607431768211455";
+    for key in ["uri", "reconnect", "restart", "vsn", "tls", "headers", "max_retries"] {
+        for value in [huge.to_owned(), format!("-{huge}"), format!("{huge}.5"), format!("[{huge}]")]
+        {
+            let members = format!(r#""uri": "ws://localhost/", "{key}": {value}"#);
+            let found = problems(&members).join(" ");
+            assert!(!found.contains("3402823669"), "{members}: {found}");
+        }
+    }
+    let found = problems(&format!(r#""uri": {huge}"#));
+    assert!(found[0].contains("key \"uri\": it must be a string"), "{found:?}");
+}
+
+/// A format whose messages quote the document.
+struct Quoting;
+
+impl<'de> Deserializer<'de> for Quoting {
+    type Error = serde::de::value::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, Self::Error> {
+        Err(serde::de::Error::custom("line 7: expected a quote: token = s3cret"))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+#[test]
+fn error_omits_the_message_of_a_format() {
+    let error = Connections::deserialize(Quoting, NONE).expect_err("no document");
+    let message = "the document cannot be read: it is not valid in its format";
+    assert_eq!(error.to_string(), message);
 }
 
 /// Join parameters are sent as they are in the document, whatever features of serde_json another

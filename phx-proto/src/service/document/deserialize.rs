@@ -1,5 +1,5 @@
-//! A serde deserializer for document nodes, with error messages in terms of documents. No error
-//! contains a value, because many values are secrets.
+//! A serde deserializer for document nodes, with error messages in terms of documents. Errors contain
+//! names, and no other values, because many values are secrets.
 
 use core::fmt::{self, Display};
 
@@ -288,8 +288,13 @@ fn visit_number<'de, V: Visitor<'de>>(number: Number, visitor: V) -> Result<V::V
     }
     match number.as_f64().filter(|value| Number::from_f64(*value).as_ref() == Some(&number)) {
         Some(value) => visitor.visit_f64(value),
-        // With serde_json's feature `arbitrary_precision`, only serde_json can pass this number on.
-        None => number.deserialize_any(visitor).map_err(de::Error::custom),
+        // With serde_json's feature `arbitrary_precision`, only serde_json can pass this number on. Its
+        // error would show the number.
+        None => {
+            let expected = (&visitor as &dyn Expected).to_string();
+            let invalid = |_| de::Error::invalid_value(Unexpected::Other("number"), &&*expected);
+            number.deserialize_any(visitor).map_err(invalid)
+        }
     }
 }
 

@@ -8,7 +8,9 @@ use crate::config::ConfigError;
 /// A connections document has problems, so none of it is used.
 ///
 /// The error contains every problem, each with its connection and key. `Display` writes one line
-/// for each. The error never contains a value of the document, because many values are secrets.
+/// for each. Names are shown: those of keys, variables, topics, headers, attributes and hosts, also if a
+/// part of them is the value of a variable. No other value of the document or of a variable is shown,
+/// because many of them are secrets.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectionsError {
     pub(super) problems: Vec<Problem>,
@@ -69,7 +71,7 @@ pub enum ProblemKind {
     /// The text is not a valid document of its format.
     #[error("the document cannot be read: {message}")]
     Unreadable {
-        /// The message of the parser.
+        /// The message of the JSON parser, with the line and the column. For another format, a fixed text.
         message: String,
     },
     /// The key is unknown.

@@ -105,12 +105,16 @@ impl Connections {
         text: &str,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectionsError> {
-        let document = Node::from_json(text).map_err(|error| unreadable(&error))?;
+        let document = Node::from_json(text).map_err(|error| unreadable(error.to_string()))?;
         Self::from_node(document, &lookup)
     }
 
     /// Reads a document of any self-describing format of serde. The format decides which of two
     /// equal keys counts; [`from_json`](Self::from_json) reports them as a problem.
+    ///
+    /// If the text is not valid in its format, the error does not contain the format's own message, because
+    /// some formats quote the text. To show that message, parse the text to a value of the format first,
+    /// and pass that value.
     ///
     /// ```
     /// use phx_proto::service::Connections;
@@ -129,7 +133,8 @@ impl Connections {
         deserializer: D,
         lookup: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, ConnectionsError> {
-        let document = Value::deserialize(deserializer).map_err(|error| unreadable(&error))?;
+        let invalid = |_| unreadable("it is not valid in its format".to_owned());
+        let document = Value::deserialize(deserializer).map_err(invalid)?;
         Self::from_node(Node::from_value(document), &lookup)
     }
 
@@ -259,7 +264,7 @@ impl IntoIterator for Connections {
     }
 }
 
-fn unreadable(error: &dyn core::fmt::Display) -> ConnectionsError {
-    let kind = ProblemKind::Unreadable { message: error.to_string() };
+fn unreadable(message: String) -> ConnectionsError {
+    let kind = ProblemKind::Unreadable { message };
     ConnectionsError { problems: vec![Problem { connection: None, key: None, kind }] }
 }
