@@ -6,6 +6,7 @@
 
 use core::num::NonZeroUsize;
 use core::time::Duration;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,14 @@ use super::compression::Compression;
 use super::msec::{Msec, OptionalMsec};
 use super::policy::{ClosePolicy, CloseRule, StatusPolicy};
 use super::transport::TransportKind;
+
+/// The largest limit for a received message: 1 GiB. When a frame begins, tungstenite reserves the length
+/// that the peer announces, which for some lengths would panic or abort the process.
+const MESSAGE_BYTES_MAX: usize = 1 << 30;
+
+/// The largest read buffer: 16 MiB. tungstenite allocates it when the connection opens, and fills it with
+/// zeros before every read.
+const READ_BUFFER_BYTES_MAX: NonZeroUsize = count(16 << 20);
 
 /// Every number and policy of a connection.
 ///
@@ -110,7 +119,7 @@ pub struct Options {
     pub pushes_in_flight_max: NonZeroUsize,
     /// The largest frame to send, in bytes.
     pub max_push_bytes: usize,
-    /// The largest message to receive, in bytes.
+    /// The largest message to receive, in bytes; more than 1 GiB counts as 1 GiB.
     pub max_message_bytes: usize,
     /// Whether received payloads are checked to be JSON.
     pub strict_payloads: bool,
@@ -119,7 +128,7 @@ pub struct Options {
     pub mailbox_messages_max: NonZeroUsize,
     /// The maximum number of bytes of messages that wait for one consumer.
     pub mailbox_bytes_max: usize,
-    /// Size of the read buffer in bytes.
+    /// Size of the read buffer in bytes; more than 16 MiB counts as 16 MiB.
     pub read_buffer_bytes: NonZeroUsize,
     /// Size of the write buffer in bytes.
     pub write_buffer_bytes: usize,
@@ -128,6 +137,20 @@ pub struct Options {
     /// Compression of messages: `balanced`, `smallest`, `strongest`, or an object; null for none. With
     /// compression, the WebSocket implementation is phx's own.
     pub compression: Option<Compression>,
+}
+
+impl Options {
+    /// Lowers the limits that could exhaust the memory of the process. Almost always it changes nothing, so
+    /// that configurations share their options.
+    pub(super) fn bounded(mut shared: Arc<Self>) -> Arc<Self> {
+        let message = shared.max_message_bytes.min(MESSAGE_BYTES_MAX);
+        let buffer = shared.read_buffer_bytes.min(READ_BUFFER_BYTES_MAX);
+        if (shared.max_message_bytes, shared.read_buffer_bytes) != (message, buffer) {
+            let options = Arc::make_mut(&mut shared);
+            (options.max_message_bytes, options.read_buffer_bytes) = (message, buffer);
+        }
+        shared
+    }
 }
 
 /// Defaults for production. This is their form in a document:

@@ -226,12 +226,17 @@ impl Config {
     /// ```
     #[must_use]
     pub fn options(mut self, options: impl Into<Arc<Options>>) -> Self {
-        self.options = options.into();
+        self.options = Options::bounded(options.into());
         self
     }
 
     fn options_mut(&mut self) -> &mut Options {
         Arc::make_mut(&mut self.options)
+    }
+
+    fn bounded(mut self) -> Self {
+        self.options = Options::bounded(self.options);
+        self
     }
 }
 
@@ -618,10 +623,13 @@ impl Config {
     /// [`Cause::MessageTooLarge`](crate::Cause::MessageTooLarge), and the client reconnects. If the next
     /// connection ends the same way, further attempts wait for the delays of
     /// [`refused_after`](Self::refused_after).
+    ///
+    /// More than 1 GiB counts as 1 GiB: tungstenite reserves the memory for a frame when the server has
+    /// announced its length.
     #[must_use]
     pub fn max_message_bytes(mut self, max: usize) -> Self {
         self.options_mut().max_message_bytes = max;
-        self
+        self.bounded()
     }
 
     /// Sets whether received payloads are checked to be JSON. By default they are not, and each payload is
@@ -667,7 +675,7 @@ impl Config {
 
     /// Sets the sizes of the socket's read and write buffers in bytes. The defaults suit one busy
     /// connection; for thousands of idle ones see [`for_many_connections`](Self::for_many_connections). The
-    /// adapters use these sizes.
+    /// adapters use these sizes. A read buffer of more than 16 MiB counts as 16 MiB.
     ///
     /// ```
     /// let one_of_many = phx_proto::Config::new("wss://example.com/socket/websocket")?
@@ -683,7 +691,7 @@ impl Config {
         let options = self.options_mut();
         options.read_buffer_bytes = not_zero("buffers", read)?;
         options.write_buffer_bytes = write;
-        Ok(self)
+        Ok(self.bounded())
     }
 
     /// Sets the WebSocket implementation that the adapters use; see [`TransportKind`] for the differences.

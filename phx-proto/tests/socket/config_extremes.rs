@@ -1,9 +1,10 @@
 //! The documented meaning of the smallest and the largest value of each setter.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::hand::{Hand, config, secs};
-use phx_proto::config::{Backoff, CloseRule, DelayRange};
+use phx_proto::config::{Backoff, CloseRule, DelayRange, Options};
 use phx_proto::event::{NotSentCause, PushErrorKind, Refusal};
 use phx_proto::{Action, Cause, Config, PushOptions, PushOutcome, Signal, Status, Time};
 use serde_json::json;
@@ -85,6 +86,22 @@ fn push_with_zero_timeout_ends_unsent() {
     });
     assert_eq!(ended, Some(PushOutcome::NotSent(NotSentCause::TimedOut)));
     assert_eq!(hand.count_sent("room:a", "e"), 0);
+}
+
+/// Sizes for which a transport could exhaust the memory are lowered, however they are set.
+#[test]
+fn memory_sizes_have_a_maximum() {
+    let largest = |message, buffer| {
+        let mut options = Options::default();
+        options.max_message_bytes = message;
+        options.read_buffer_bytes = NonZeroUsize::new(buffer).unwrap();
+        let by_setters = config().max_message_bytes(message).buffers(buffer, usize::MAX).unwrap();
+        [by_setters, config().options(options)]
+            .map(|config| (config.max_message_bytes, config.read_buffer_bytes.get()))
+    };
+    assert_eq!(largest(usize::MAX, usize::MAX), [(1 << 30, 16 << 20); 2]);
+    assert_eq!(largest(1 << 30, 16 << 20), [(1 << 30, 16 << 20); 2]);
+    assert_eq!(largest(0, 1), [(0, 1); 2]);
 }
 
 /// A queue with a capacity of zero pushes, or of zero bytes, accepts no push.

@@ -225,6 +225,24 @@ fn oversized_message_closes_with_1009() {
     });
 }
 
+/// With the largest limits, a frame whose announced length exceeds the memory ends the connection.
+#[test]
+fn largest_limits_do_not_panic() {
+    over_each(async |config| {
+        for buffer in [1_024, usize::MAX] {
+            let (addr, server) = server(b"", |stream| {
+                stream.write_all(b"\x82\x7f\x7f\xff\xff\xff\xff\xff\xff\xff").unwrap();
+                assert_eq!(read_close(stream), 1009);
+            });
+            let config = config.clone().max_message_bytes(usize::MAX);
+            let config = config.buffers(buffer, buffer).expect("not zero");
+            let mut transport = open(addr, &config).await;
+            assert_eq!(receive(&mut transport).await, Received::Ended(Ended::MessageTooLarge));
+            server.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn vanished_server_is_lost_transport() {
     over_each(async |config| {
