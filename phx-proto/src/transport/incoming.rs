@@ -1,4 +1,5 @@
-//! A filter between the stream and tungstenite: it limits the reads and removes pings.
+//! A filter between the stream and tungstenite: it limits the reads, and hides pings and the close
+//! frame.
 //!
 //! ```text
 //!   stream ──read──▶ Io ──took──▶ tungstenite ──▶ WebSocket
@@ -9,8 +10,8 @@
 //! tungstenite reads control frames and fragments in an internal loop until none is left, and
 //! answers every ping with a write. So a server could keep that loop running. To prevent this, each
 //! call of tungstenite may read from the stream only once. The
-//! [watch](crate::websocket::control_watch) removes the pings, and the WebSocket answers the latest
-//! of them.
+//! [watch](crate::websocket::control_watch) hides the pings, and the WebSocket answers the latest
+//! of them. It also hides the close frame.
 
 use std::sync::Arc;
 

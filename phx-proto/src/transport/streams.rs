@@ -4,7 +4,7 @@
 //!          send, close                          poll_receive
 //!               │                                    ▲
 //!        ┌──────▼───────── tungstenite ──────────────┴──────┐
-//!        │  masks, frames, answers close frames             │
+//!        │  masks, frames                                   │
 //!        └──────┬───────────────────────────────────▲───────┘
 //!               │        ┌──────── Io ─────────┐    │
 //!               └───────▶│ a failed write only │────┘
@@ -18,7 +18,8 @@
 //! continues to the end of the stream. On a broken connection that end comes at once. `Io` records the
 //! failure in [`Meter`], where it also counts the transferred bytes.
 //!
-//! [`incoming`](super::incoming) removes the pings, and limits each call of tungstenite to one read.
+//! [`incoming`](super::incoming) hides pings and the close frame from tungstenite, and limits each call of
+//! tungstenite to one read.
 
 use core::fmt;
 use core::pin::Pin;
@@ -32,7 +33,7 @@ use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tungstenite::protocol::frame::{CloseFrame, Frame as RawFrame};
-use tungstenite::{Error, Message};
+use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::incoming::Reads;
 use super::{Socket, Wrap};
@@ -250,15 +251,12 @@ where
     /// Queues a close frame, and writes it if the stream takes it at once.
     fn start_close(&mut self, code: CloseCode, reason: &str) {
         let frame = CloseFrame { code, reason: within_control_frame(reason).into() };
-        // Fails if a close frame was sent before, or if the connection is lost.
-        let _ = Pin::new(&mut self.socket).start_send(Message::Close(Some(frame)));
+        self.send_close(Some(frame));
     }
 
-    /// The close frame as the server sent it, if one was read. tungstenite changes a code that must not be
-    /// sent.
-    fn sent_close(&self) -> Option<Ended> {
-        let SentClose { code, reason } = self.reads.sent_close()?;
-        Some(Ended::CloseFrame { code, reason })
+    fn send_close(&mut self, frame: Option<CloseFrame>) {
+        // Fails if a close frame was sent before, or if the connection is lost.
+        let _ = Pin::new(&mut self.socket).start_send(Message::Close(frame));
     }
 
     /// Queues a pong for the latest ping, if it has not been answered, and writes as much as the
@@ -275,14 +273,21 @@ where
         }
     }
 
-    /// Ends the connection, with a close frame if the server is at fault. If the server sent a close
-    /// frame, the result is that frame, even if its reason is invalid. After a message that is too long the
-    /// result is always [`Ended::MessageTooLarge`].
+    /// Ends the connection, with a close frame if the server sent one or is at fault.
     fn ended(&mut self, error: Error) -> Ended {
-        let is_too_long = matches!(error, Error::Capacity(CapacityError::MessageTooLong { .. }));
-        let close = if is_too_long { None } else { self.sent_close() };
-        let ended = self.fault(error);
-        close.unwrap_or(ended)
+        if let Error::Protocol(ProtocolError::FragmentedControlFrame) = error {
+            if let Some(close) = self.reads.sent_close() {
+                return self.answer_close(close);
+            }
+        }
+        self.fault(error)
+    }
+
+    /// Answers the server's close frame, even if it is invalid, and reports it as it was sent.
+    fn answer_close(&mut self, close: SentClose) -> Ended {
+        let SentClose { code, reason, reply } = close;
+        self.send_close(reply.map(|code| CloseFrame { code, reason: Utf8Bytes::default() }));
+        Ended::CloseFrame { code, reason }
     }
 
     fn fault(&mut self, error: Error) -> Ended {
@@ -334,19 +339,7 @@ where
         Poll::Ready(match message {
             Message::Text(text) => Received::Frame(Frame::Text(without_spare(text.into()))),
             Message::Binary(bytes) => Received::Frame(Frame::Binary(without_spare(bytes))),
-            Message::Close(frame) => {
-                // The reply to the close frame is in the buffer. It is written if the stream takes
-                // it at once. The end is reported without waiting for that.
-                let _ = Pin::new(&mut self.socket).poll_flush(cx);
-                Received::Ended(self.sent_close().unwrap_or_else(|| {
-                    let (code, reason) = match frame {
-                        Some(frame) => (Some(frame.code.into()), frame.reason.to_string()),
-                        None => (None, String::new()),
-                    };
-                    Ended::CloseFrame { code, reason }
-                }))
-            }
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
+            Message::Close(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {
                 self.answer_ping(cx);
                 Received::Control
             }

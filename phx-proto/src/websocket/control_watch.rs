@@ -1,13 +1,14 @@
-//! A scanner of the frame headers in a stream. It replaces pings with pongs and records the close
-//! frame.
+//! A scanner of the frame headers in a stream. It hides pings and the close frame from tungstenite, and
+//! records both.
 //!
 //! ```text
 //!          2 to 14 bytes                  payload is over
 //!   Header ─────────────▶ Payload, skipped ───────────────▶ Header
 //!      │ ping ──────────▶ Control, kept ──────────────────▶ Header, with a latest ping
-//!      │ close frame
+//!      │ close frame ───▶ Control, kept ──────────────────▶ Over, with a close frame
+//!      │ fragmented control frame
 //!      ▼
-//!   Control, kept ──payload is over──▶ Closed: further bytes are ignored (RFC 6455 section 5.5.1)
+//!    Over: further bytes are ignored (RFC 6455 section 5.5.1)
 //! ```
 //!
 //! tungstenite reports 1002 for every close code that it does not know (1014, 1016 to 2999, 5000
@@ -17,8 +18,15 @@
 //! scanner reads the stream before tungstenite does, after TLS. It changes each ping into a pong,
 //! which tungstenite ignores. Payloads are skipped by their length, so a read costs a few
 //! instructions for each frame in it.
+//!
+//! A frame before the close frame can break the protocol, for example with text that is not UTF-8,
+//! and only tungstenite finds that out. So this scanner clears the FIN bit of the close frame.
+//! tungstenite then reports a fragmented control frame if it reaches the close frame, and another
+//! error if an earlier frame is at fault. If the server itself sends a fragmented control frame, the
+//! scan ends there without a close frame.
 
 use bytes::Bytes;
+use tungstenite::protocol::frame::coding::CloseCode;
 
 /// A close frame as the peer sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +35,25 @@ pub(crate) struct SentClose {
     pub(crate) code: Option<u16>,
     /// The reason. Bytes that are not UTF-8 are replaced by U+FFFD.
     pub(crate) reason: String,
+    /// The code of the reply: the same code, unless the frame is invalid.
+    pub(crate) reply: Option<CloseCode>,
+}
+
+impl SentClose {
+    fn new(payload: &[u8]) -> Self {
+        let Some((code, reason)) = payload.split_first_chunk() else {
+            let reply = (!payload.is_empty()).then_some(CloseCode::Protocol);
+            return Self { code: None, reason: String::new(), reply };
+        };
+        let code = u16::from_be_bytes(*code);
+        let reply = match CloseCode::from(code) {
+            code if !code.is_allowed() => CloseCode::Protocol,
+            _ if core::str::from_utf8(reason).is_err() => CloseCode::Invalid,
+            code => code,
+        };
+        let reason = String::from_utf8_lossy(reason).into_owned();
+        Self { code: Some(code), reason, reply: Some(reply) }
+    }
 }
 
 /// Scans the bytes of a stream as they are read.
@@ -43,7 +70,7 @@ enum State {
     Header { bytes: [u8; HEADER_MAX], len: u8 },
     Payload { left: u64 },
     Control(Box<Control>),
-    Closed,
+    Over,
 }
 
 /// A ping or a close frame whose payload has not arrived completely.
@@ -52,7 +79,6 @@ struct Control {
     is_close: bool,
     payload: Vec<u8>,
     left: u64,
-    mask: [u8; 4],
 }
 
 impl Default for State {
@@ -64,12 +90,13 @@ impl Default for State {
 /// The longest header: two bytes, an extended length and a mask (RFC 6455 section 5.2).
 const HEADER_MAX: usize = 14;
 
-/// The longest payload of a control frame (RFC 6455 section 5.5).
-const CONTROL_MAX: usize = 125;
-
-/// The first byte of an unfragmented ping, and that of a pong.
+/// The first byte of an unfragmented close frame, ping and pong.
+const CLOSE: u8 = 0x88;
 const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
+
+/// The bit in the first byte of a frame that is the last one of its message.
+const FIN: u8 = 0x80;
 
 impl ControlWatch {
     /// The close frame, once all of it has been read.
@@ -83,7 +110,8 @@ impl ControlWatch {
         self.ping.take().map(Bytes::from)
     }
 
-    /// Scans the next bytes of the stream. A ping among them becomes a pong.
+    /// Scans the next bytes of the stream. A ping among them becomes a pong, and a close frame becomes a
+    /// fragment.
     pub(crate) fn read(&mut self, bytes: &mut [u8]) {
         let mut at = 0;
         while at < bytes.len() {
@@ -98,8 +126,10 @@ impl ControlWatch {
                 }
                 State::Header { bytes: header, len } => {
                     header[usize::from(*len)] = rest[0];
-                    if (*len, rest[0]) == (0, PING) {
-                        rest[0] = PONG;
+                    match (*len, rest[0]) {
+                        (0, PING) => rest[0] = PONG,
+                        (0, CLOSE) => rest[0] = CLOSE & !FIN,
+                        _ => {}
                     }
                     *len += 1;
                     at += 1;
@@ -113,11 +143,10 @@ impl ControlWatch {
                 }
                 State::Control(control) => {
                     let taken = skip(&mut control.left, rest.len());
-                    let room = CONTROL_MAX.saturating_sub(control.payload.len());
-                    control.payload.extend_from_slice(&rest[..taken.min(room)]);
+                    control.payload.extend_from_slice(&rest[..taken]);
                     at += taken;
                 }
-                State::Closed => return,
+                State::Over => return,
             }
             self.finish_control();
         }
@@ -125,15 +154,10 @@ impl ControlWatch {
 
     fn finish_control(&mut self) {
         let State::Control(control) = &mut self.state else { return };
-        let Control { is_close, payload, left: 0, mask } = &mut **control else { return };
-        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
-            *byte ^= mask;
-        }
+        let Control { is_close, payload, left: 0 } = &mut **control else { return };
         if *is_close {
-            let code = payload.first_chunk().map(|code| u16::from_be_bytes(*code));
-            let reason = String::from_utf8_lossy(payload.get(2..).unwrap_or_default()).into_owned();
-            self.close = Some(Box::new(SentClose { code, reason }));
-            self.state = State::Closed;
+            self.close = Some(Box::new(SentClose::new(payload)));
+            self.state = State::Over;
         } else {
             self.ping = Some(core::mem::take(payload).into_boxed_slice());
             self.state = State::default();
@@ -178,17 +202,18 @@ fn after(header: [u8; HEADER_MAX], len: u8) -> State {
         }
         short => u64::from(short),
     };
-    let is_close = header[0] & 0x0f == 8;
-    // A ping that is too long is not kept, so it gets no answer. Its opcode is already that of a pong;
-    // tungstenite reports the length of either as a violation.
-    if is_close || (header[0] == PING && short < 126) {
-        let mut mask = [0; 4];
-        if masked {
-            mask.copy_from_slice(&header[length_end..end]);
+    match header[0] {
+        // A ping or a close frame that is masked or too long is not kept, although its first byte has been
+        // changed. tungstenite reports it as a violation.
+        PING | CLOSE if !masked && short < 126 => {
+            let is_close = header[0] == CLOSE;
+            State::Control(Box::new(Control { is_close, payload: Vec::new(), left }))
         }
-        return State::Control(Box::new(Control { is_close, payload: Vec::new(), left, mask }));
+        // tungstenite reports these frames as it reports a close frame without its FIN bit.
+        CLOSE | 0x08..=0x0a => State::Over,
+        _ if left == 0 => State::default(),
+        _ => State::Payload { left },
     }
-    if left == 0 { State::default() } else { State::Payload { left } }
 }
 
 #[cfg(test)]
@@ -229,22 +254,35 @@ mod tests {
 
     #[test]
     fn close_frame_is_reported_as_sent() {
-        for (payload, code, reason) in [
-            (&b""[..], None, ""),
-            (b"\x03", None, ""),
-            (b"\x03\xe8", Some(1000), ""),
-            (b"\x03\xf6bye", Some(1014), "bye"),
-            (b"\x07\xd0", Some(2000), ""),
-            (b"\xff\xff\xffa", Some(65_535), "\u{fffd}a"),
+        for (payload, code, reason, reply) in [
+            (&b""[..], None, "", None),
+            (b"\x03", None, "", Some(CloseCode::Protocol)),
+            (b"\x03\xe8", Some(1000), "", Some(CloseCode::Normal)),
+            (b"\x0f\xa1bye", Some(4001), "bye", Some(CloseCode::Library(4001))),
+            (b"\x03\xe8\xffa", Some(1000), "\u{fffd}a", Some(CloseCode::Invalid)),
+            (b"\x07\xd0", Some(2000), "", Some(CloseCode::Protocol)),
+            (b"\xff\xff\xffa", Some(65_535), "\u{fffd}a", Some(CloseCode::Protocol)),
         ] {
-            let expected = Some(SentClose { code, reason: reason.to_owned() });
+            let expected = Some(SentClose { code, reason: reason.to_owned(), reply });
             assert_eq!(seen(&frame(8, None, payload), 1), expected);
-            assert_eq!(seen(&frame(8, Some([1, 2, 3, 4]), payload), 3), expected);
+            assert_eq!(seen(&frame(8, None, payload), 99), expected);
         }
-        // A close frame that is too long is cut to the length of a control frame.
+    }
+
+    /// A first byte with the opcode 8 does not make a close frame, as in the text `HTTP/1.1`.
+    #[test]
+    fn invalid_close_frames_are_not_reported() {
+        let mut close = frame(8, None, b"\x03\xe8");
+        for (first, later) in [(0x48, Some(1001)), (0xc8, Some(1001)), (0x08, None), (0x0a, None)] {
+            close[0] = first;
+            // tungstenite could not tell a close frame from a fragmented control frame before it.
+            let both = [&close[..], &frame(8, None, b"\x03\xe9")].concat();
+            assert_eq!(seen(&both, 1).and_then(|close| close.code), later, "{first:#x}");
+        }
         let long = [&b"\x03\xe8"[..], &[b'x'; 300]].concat();
-        let close = seen(&frame(8, None, &long), 7).expect("a close frame");
-        assert_eq!((close.code, close.reason.len()), (Some(1000), 123));
+        for invalid in [frame(8, None, &long), frame(8, Some([1, 2, 3, 4]), b"\x03\xe8")] {
+            assert_eq!(seen(&invalid, 7), None);
+        }
     }
 
     #[test]
@@ -309,8 +347,8 @@ mod tests {
             prop_assert_eq!(seen(&stream, cut), None);
             stream.extend(frame(9, None, b"ping"));
             stream.extend(frame(8, None, b"\x03\xf4\xff"));
-            let close = SentClose { code: Some(1012), reason: "\u{fffd}".to_owned() };
-            prop_assert_eq!(seen(&stream, cut), Some(close));
+            let close = seen(&stream, cut).map(|close| (close.code, close.reason));
+            prop_assert_eq!(close, Some((Some(1012), "\u{fffd}".to_owned())));
         }
 
         #[test]

@@ -281,6 +281,55 @@ fn broken_frame_closes_with_1002() {
     });
 }
 
+/// A server that breaks the protocol has not closed the connection, whatever looks like a close frame in
+/// or behind the frame at fault.
+#[test]
+fn violation_is_no_close_frame() {
+    const CLOSE: [u8; 4] = [0x88, 2, 0x0f, 0xa1];
+    over_each(async |config| {
+        let violations: [(&str, Vec<u8>); 8] = [
+            ("text in place of a frame", [b"HTTP/1.1 400 Bad Request\r\n".as_slice(); 5].concat()),
+            ("a fragmented close frame", b"\x08\x02\x0f\xa1".to_vec()),
+            ("a masked close frame", b"\x88\x82\0\0\0\0\x0f\xa1".to_vec()),
+            ("a close frame that is too long", [&b"\x88\x7e\0\x80"[..], &[b'x'; 0x80]].concat()),
+            ("a reserved opcode before a close", [&b"\x8b\0"[..], &CLOSE].concat()),
+            ("a fragmented ping before a close", [&b"\x09\0"[..], &CLOSE].concat()),
+            ("invalid text before a close", [&b"\x81\x03a\xffb"[..], &CLOSE].concat()),
+            ("invalid text and reason", b"\x81\x03a\xffb\x88\x03\x0f\xa1\xff".to_vec()),
+        ];
+        for (violation, bytes) in violations {
+            let (addr, server) = server(b"", move |stream| stream.write_all(&bytes).unwrap());
+            let mut transport = open(addr, config).await;
+            let received = receive(&mut transport).await;
+            let is_lost = matches!(received, Received::Ended(Ended::Lost { .. }));
+            assert!(is_lost, "{violation}: {received:?}");
+            server.join().unwrap();
+        }
+    });
+}
+
+/// An invalid close frame is reported as it was sent, and answered with the code of the violation.
+#[test]
+fn invalid_close_frame_is_reported() {
+    over_each(async |config| {
+        for (payload, code, reason, answer) in [
+            (&b"\x03"[..], None, "", 1002),
+            (b"\x07\xd0bye", Some(2000), "bye", 1002),
+            (b"\x0f\xa1b\xff", Some(4001), "b\u{fffd}", 1007),
+        ] {
+            let close = [&[0x88, payload.len() as u8], payload].concat();
+            let (addr, server) = server(b"", move |stream| {
+                stream.write_all(&close).unwrap();
+                assert_eq!(read_close(stream), answer);
+            });
+            let mut transport = open(addr, config).await;
+            let ended = Ended::CloseFrame { code, reason: reason.to_owned() };
+            assert_eq!(receive(&mut transport).await, Received::Ended(ended));
+            server.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn close_sends_its_code_and_waits() {
     over_each(async |config| {
