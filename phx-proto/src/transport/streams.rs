@@ -260,15 +260,19 @@ where
     }
 
     /// Queues a pong for the latest ping, if it has not been answered, and writes as much as the
-    /// stream takes at once.
+    /// stream takes at once. Another ping may have arrived while the pong waited, so this repeats until
+    /// none is left or the stream takes no more.
     fn answer_ping(&mut self, cx: &mut Context<'_>) {
-        if !self.pong_waits {
-            let Some(payload) = self.reads.take_ping() else { return };
-            // Fails if a close frame was sent before, or if the connection is lost.
-            let sent = Pin::new(&mut self.socket).start_send(Message::Pong(payload));
-            self.pong_waits = sent.is_ok();
-        }
-        if self.pong_waits && Pin::new(&mut self.socket).poll_flush(cx).is_ready() {
+        loop {
+            if !self.pong_waits {
+                let Some(payload) = self.reads.take_ping() else { return };
+                // Fails if a close frame was sent before, or if the connection is lost.
+                let sent = Pin::new(&mut self.socket).start_send(Message::Pong(payload));
+                self.pong_waits = sent.is_ok();
+            }
+            if self.pong_waits && Pin::new(&mut self.socket).poll_flush(cx).is_pending() {
+                return;
+            }
             self.pong_waits = false;
         }
     }
@@ -372,6 +376,7 @@ where
         let flushed = ready!(Pin::new(&mut self.socket).poll_flush(cx));
         self.pong_waits = false;
         self.unflushed = 0;
+        self.answer_ping(cx);
         Poll::Ready(flushed.map_err(|_| WriteFailed).and_then(|()| self.totals.state()))
     }
 
@@ -437,7 +442,10 @@ fn within_control_frame(reason: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use core::task::Waker;
+    use std::cell::{Cell, RefCell};
     use std::io::{self, Read, Write};
+    use std::rc::Rc;
 
     use proptest::prelude::*;
     use tungstenite::WebSocket;
@@ -565,6 +573,67 @@ mod tests {
             // The peak includes the read buffer and both copies of the vector, which moves when it
             // is doubled.
             assert!(most < 4.01, "{parts:?}: the peak is {most:.2} times its length");
+        }
+    }
+
+    /// A socket that receives nothing and, while it is blocked, flushes nothing.
+    #[derive(Clone, Default)]
+    struct Blockable {
+        is_blocked: Rc<Cell<bool>>,
+        pongs: Rc<RefCell<Vec<Bytes>>>,
+    }
+
+    impl Stream for Blockable {
+        type Item = Result<Message, Error>;
+
+        fn poll_next(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+            Poll::Pending
+        }
+    }
+
+    impl Sink<Message> for Blockable {
+        type Error = Error;
+
+        fn poll_ready(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn start_send(self: Pin<&mut Self>, message: Message) -> Result<(), Error> {
+            self.pongs.borrow_mut().push(message.into_data());
+            Ok(())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            if self.is_blocked.get() { Poll::Pending } else { Poll::Ready(Ok(())) }
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A second ping arrives while the pong to the first waits for a blocked write. Whichever call
+    /// completes the write also answers the second ping, because no other wake-up may follow.
+    #[test]
+    fn ping_during_blocked_pong_is_answered() {
+        let flushes: [fn(&mut Tungstenite<Blockable>, &mut Context<'_>); 2] = [
+            |transport, cx| assert!(transport.poll_receive(cx).is_pending()),
+            |transport, cx| assert!(transport.poll_flush(cx).is_ready()),
+        ];
+        for flush in flushes {
+            let (socket, reads) = (Blockable::default(), Reads::default());
+            let mut transport =
+                Tungstenite::new(socket.clone(), Meter::default(), reads.clone(), 1_024);
+            let cx = &mut Context::from_waker(Waker::noop());
+            socket.is_blocked.set(true);
+            for mut ping in [*b"\x89\x01a", *b"\x89\x01b", *b"\x89\x01c"] {
+                reads.took(&mut ping);
+                assert!(transport.poll_receive(cx).is_pending());
+            }
+            assert_eq!(*socket.pongs.borrow(), ["a"]);
+            socket.is_blocked.set(false);
+            flush(&mut transport, cx);
+            assert_eq!(*socket.pongs.borrow(), ["a", "c"]);
         }
     }
 
