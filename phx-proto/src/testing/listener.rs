@@ -144,10 +144,14 @@ impl Hub {
         done
     }
 
-    /// Removes the entries of all connections, whose tasks ended when [`run`](Self::run) was
-    /// dropped.
+    /// Empties the server as [`Server::kill_all`] does, after [`run`](Self::run) was dropped and with it
+    /// all connections.
     pub fn forget_peers(&self) {
-        self.lock().peers.clear();
+        let mut state = self.lock();
+        state.peers.clear();
+        state.server.kill_all();
+        // There are no connections for the outputs.
+        state.deliver();
     }
 
     /// Completes when no connection is left, or after a second, because a peer may not answer the

@@ -69,6 +69,9 @@ fn kill_sends_no_close_frame() {
         let mut transport = dial(&listener.url()).await.unwrap();
         join(&mut transport).await;
         listener.kill().await;
+        listener.with(|server, _| {
+            assert_eq!((server.peers(), server.joined("room:lobby")), (Vec::new(), 0));
+        });
         let end = receive(&mut transport).await;
         assert!(matches!(end, Received::Ended(Ended::Lost { .. })), "{end:?}");
         assert!(matches!(dial(&listener.url()).await, Err(Cause::Dial { .. })));
