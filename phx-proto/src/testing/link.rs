@@ -174,6 +174,8 @@ enum Fate {
 struct Wire {
     up: Pipe,
     down: Pipe,
+    /// Whether the client has received the answer that opens the connection.
+    opened: bool,
     /// Whether the client's end is closed, so that nothing more is delivered to it.
     client_gone: bool,
     /// Whether the server's end is closed or never existed.
@@ -338,15 +340,15 @@ impl Link {
         self
     }
 
-    /// Cuts the current connection (if there is none, the next one) after this many more frames
-    /// have arrived in this direction. Frames after them are lost.
+    /// Cuts the current connection (if there is none, the next one that opens) after this many more
+    /// frames have arrived in this direction. Frames after them are lost.
     pub fn cut_after(&mut self, direction: Direction, frames: u64, cut: Cut) -> &mut Self {
         self.note(|| format!("the link will be cut after {frames} frames {direction:?} ({cut:?})"));
         self.plan_cut(direction, PlannedCut { left: frames, unit: Unit::Frames, cut })
     }
 
-    /// Cuts the current connection (if there is none, the next one) after this many more bytes of
-    /// frames have arrived in this direction. Without [`carry_bytes`](Self::carry_bytes), a frame
+    /// Cuts the current connection (if there is none, the next one that opens) after this many more
+    /// bytes of frames have arrived in this direction. Without [`carry_bytes`](Self::carry_bytes), a frame
     /// that has not arrived as a whole is lost.
     pub fn cut_after_bytes(&mut self, direction: Direction, bytes: u64, cut: Cut) -> &mut Self {
         self.note(|| format!("the link will be cut after {bytes} bytes {direction:?} ({cut:?})"));
@@ -354,7 +356,7 @@ impl Link {
     }
 
     fn plan_cut(&mut self, direction: Direction, cut: PlannedCut) -> &mut Self {
-        match self.wires.values_mut().next_back() {
+        match self.wires.values_mut().rfind(|wire| wire.is_open()) {
             Some(wire) => wire.plan_cut(self.now, direction, cut),
             None => self.next_cuts.push((direction, cut)),
         }
@@ -441,9 +443,6 @@ impl Link {
         #[cfg(feature = "websocket")]
         {
             wire.machines = self.machines.as_ref().map(|limits| Box::new(Machines::new(limits)));
-        }
-        for (direction, cut) in core::mem::take(&mut self.next_cuts) {
-            wire.plan_cut(now, direction, cut);
         }
         match self.fates.pop_front() {
             Some(Fate::Fail(failure)) => {
@@ -620,6 +619,14 @@ impl Link {
                         continue;
                     }
                 }
+                (Parcel::Opened(_), _) => {
+                    wire.opened = true;
+                    if wire.is_open() {
+                        for (direction, cut) in core::mem::take(&mut self.next_cuts) {
+                            wire.plan_cut(now, direction, cut);
+                        }
+                    }
+                }
                 (Parcel::End, Direction::Up) => wire.server_gone = true,
                 (Parcel::End | Parcel::Failed(_), Direction::Down) => wire.client_gone = true,
                 _ => {}
@@ -705,6 +712,11 @@ impl Wire {
             Direction::Up => &mut self.up,
             Direction::Down => &mut self.down,
         }
+    }
+
+    /// Whether the connection is open, so that a cut can end it.
+    const fn is_open(&self) -> bool {
+        self.opened && !self.client_gone && !self.server_gone && !self.severed
     }
 
     /// Whether what is sent in a direction can still arrive.

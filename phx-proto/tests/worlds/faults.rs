@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use phx_proto::event::{NotSentCause, UnknownCause};
-use phx_proto::testing::{ClientId, Cut, Direction, TraceEvent, What, World};
+use phx_proto::testing::{ClientId, Cut, Direction, HttpRefusal, TraceEvent, What, World};
 use phx_proto::{
     Action, Cause, ChannelStatus, Config, PushId, PushOptions, PushOutcome, Signal, Status, Time,
 };
@@ -159,6 +159,59 @@ fn cut_off_push_ends_unknown() {
 }
 
 /// A push during an outage is written once. If its timeout comes first, it ends as not sent.
+/// A cut that is planned before or during an attempt waits until an attempt succeeds.
+#[test]
+fn planned_cut_waits_for_open() {
+    let failures: [fn(&mut World, ClientId); 4] = [
+        |world, client| _ = world.link(client).refuse_connects(1),
+        |world, client| _ = world.link(client).refuse_upgrades(1, 503, None),
+        |world, client| _ = world.link(client).ignore_connects(1),
+        |world, _| world.server().refuse_next(HttpRefusal::new(503, "busy")),
+    ];
+    for (number, fail) in failures.iter().enumerate() {
+        for is_during in [false, true] {
+            let mut world = World::new(7);
+            world.latency(ms(10)..=ms(10));
+            let client = world.idle_client(config());
+            world.join(client, LOBBY, json!({}));
+            fail(&mut world, client);
+            if is_during {
+                world.connect(client);
+            }
+            world.link(client).cut_after(Direction::Down, 1, Cut::Lost);
+            world.connect(client);
+            world.run_for(secs(60));
+            let lost = world.socket(client).stats().lost_connections;
+            assert_eq!(lost, 1, "failure {number}, during the attempt: {is_during}");
+            assert!(world.is_joined(client, LOBBY));
+        }
+    }
+}
+
+/// A connection that is about to end does not use up a cut.
+#[test]
+fn planned_cut_skips_ended_connections() {
+    let ends: [fn(&mut World, ClientId); 3] = [
+        |world, client| _ = world.link(client).cut(Cut::Lost),
+        |world, client| _ = world.link(client).drop_connects(1).cut(Cut::Lost),
+        // The client has ended its stream, and the server has not received that yet.
+        |world, client| {
+            world.link(client).half_open(Direction::Down);
+            world.disconnect(client);
+            world.run_until(|world| world.socket(client).status() == Status::Closed);
+        },
+    ];
+    for (number, (end, lost)) in ends.iter().zip([2, 3, 1]).enumerate() {
+        let (mut world, client) = joined();
+        end(&mut world, client);
+        world.link(client).cut_after(Direction::Up, 1, Cut::Lost);
+        world.connect(client);
+        world.run_for(secs(60));
+        assert_eq!(world.socket(client).stats().lost_connections, lost, "end {number}");
+        assert_eq!(world.socket(client).status(), Status::Open);
+    }
+}
+
 #[test]
 fn push_during_outage_is_written_once() {
     let (mut world, client) = joined();
