@@ -39,6 +39,8 @@ pub use compression::Compression;
 pub use credentials::Credentials;
 pub use error::ConfigError;
 pub use join_params::{JoinAttempt, JoinParams, ParamsPanicked};
+#[cfg(all(feature = "adapter", feature = "testing"))]
+pub(crate) use options::MESSAGE_BYTES_MAX;
 pub use options::Options;
 pub use policy::{CloseRule, StatusRule};
 pub use proxy::Proxy;

@@ -18,7 +18,7 @@ use super::transport::TransportKind;
 
 /// The largest limit for a received message: 1 GiB. When a frame begins, tungstenite reserves the length
 /// that the peer announces, which for some lengths would panic or abort the process.
-const MESSAGE_BYTES_MAX: usize = 1 << 30;
+pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 30;
 
 /// The largest read buffer: 16 MiB. tungstenite allocates it when the connection opens, and fills it with
 /// zeros before every read.

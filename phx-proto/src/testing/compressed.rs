@@ -11,7 +11,7 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
 use tungstenite::{Error, Message, Utf8Bytes};
 
-use crate::config::Compression;
+use crate::config::{Compression, MESSAGE_BYTES_MAX};
 use crate::transport::Io;
 use crate::websocket::{Endpoint, Event, Limits, State, codecs};
 use crate::wire::Frame;
@@ -29,7 +29,12 @@ pub(super) struct Socket<S> {
 
 impl<S> Socket<S> {
     pub(super) fn new(stream: Io<S>, agreed: &Compression) -> Self {
-        let limits = Limits { outbox_bytes_max: usize::MAX, ..Limits::default() };
+        let limits = Limits {
+            message_bytes_max: MESSAGE_BYTES_MAX,
+            frame_bytes_max: MESSAGE_BYTES_MAX,
+            outbox_bytes_max: usize::MAX,
+            ..Limits::default()
+        };
         let endpoint = Endpoint::server(&limits).compressed(agreed);
         Self { stream, endpoint, read: BytesMut::new(), write: BytesMut::new() }
     }

@@ -79,7 +79,8 @@ impl ServerConfig {
     }
 
     /// The largest frame that a client may send, in bytes; a larger one closes its socket with 1009
-    /// (`wire/frame_too_big`). By default there is no limit.
+    /// (`wire/frame_too_big`). By default there is no limit, except that a real socket ends at a frame of
+    /// more than 1 GiB.
     #[must_use]
     pub fn max_frame_bytes(mut self, bytes: Option<usize>) -> Self {
         self.max_frame_bytes = bytes;

@@ -26,11 +26,12 @@ use futures_sink::Sink;
 use futures_util::stream::FuturesUnordered;
 use tungstenite::protocol::frame::Frame as RawFrame;
 use tungstenite::protocol::frame::coding::{Data, OpCode};
-use tungstenite::protocol::{CloseFrame, Role};
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, Utf8Bytes};
 
 use super::http::{self, Asked, Head};
 use super::{Output, PeerId, Server, ServerConfig};
+use crate::config::MESSAGE_BYTES_MAX;
 use crate::sync::{Mutex, MutexGuard};
 use crate::time::Time;
 use crate::transport::{Io, Meter, Net, Wrap};
@@ -241,7 +242,11 @@ impl Hub {
             let socket = super::compressed::Socket::new(stream, &agreed);
             return self.converse::<N, _>(socket, peer, activity).await;
         }
-        let socket = N::wrap(stream, Role::Server, None).await;
+        // By default tungstenite refuses a frame of more than 16 MiB.
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_BYTES_MAX));
+        let socket = N::wrap(stream, Role::Server, Some(limits)).await;
         self.converse::<N, _>(socket, peer, activity).await;
     }
 

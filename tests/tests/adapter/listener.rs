@@ -11,6 +11,7 @@ use phx_tests::waiting::DEADLINE;
 use super::stage::until;
 use crate::rt::block_on;
 use crate::rt::phx::client::{Received, Transport};
+use crate::rt::phx::config::Compression;
 use crate::rt::phx::event::{Cause, Ended};
 use crate::rt::phx::testing::{Listener, ServerConfig};
 use crate::rt::phx::wire::Frame;
@@ -36,9 +37,14 @@ async fn receive(transport: &mut WebSocket) -> Received {
 }
 
 async fn receive_text(transport: &mut WebSocket) -> String {
-    match receive(transport).await {
-        Received::Frame(Frame::Text(bytes)) => String::from_utf8(bytes.to_vec()).unwrap(),
-        other => panic!("expected a text frame, got {other:?}"),
+    loop {
+        match receive(transport).await {
+            Received::Frame(Frame::Text(bytes)) => {
+                return String::from_utf8(bytes.to_vec()).unwrap();
+            }
+            Received::Control | Received::Part => {}
+            other => panic!("expected a text frame, got {other:?}"),
+        }
     }
 }
 
@@ -104,6 +110,31 @@ fn client_close_is_answered() {
         let _ = poll_fn(|cx| transport.poll_flush(cx)).await;
         let expected = Ended::CloseFrame { code: Some(1000), reason: String::new() };
         assert_eq!(receive(&mut transport).await, Received::Ended(expected));
+    })
+}
+
+/// By default a message may be longer than the default limits of tungstenite and of an `Endpoint`.
+#[test]
+fn listener_accepts_long_messages() {
+    block_on(async {
+        let compression = Compression::balanced();
+        for (length, server, client) in [
+            (17 << 20, ServerConfig::default(), None),
+            (65 << 20, ServerConfig::default().compress(compression), Some(compression)),
+        ] {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into(), server).await.unwrap();
+            let config = Config::new(&listener.url()).unwrap().compression(client);
+            let config = config.max_push_bytes(length);
+            let (mut transport, _) = super::dial::dial(config).await.unwrap();
+            // A push in the binary format: the lengths of join_ref, ref, topic and event, then all of
+            // these and the payload.
+            let mut push = b"\0\x01\x01\x06\x0111room:ae".to_vec();
+            push.resize(length, b'x');
+            transport.send(Frame::Binary(push.into())).unwrap();
+            poll_fn(|cx| transport.poll_flush(cx)).await.unwrap();
+            let reply = receive_text(&mut transport).await;
+            assert!(reply.contains("unmatched topic"), "{reply}");
+        }
     })
 }
 
