@@ -239,6 +239,9 @@ impl Server {
 
     /// Handles the end of TCP without a close frame. No output for this connection follows.
     pub fn handle_eof(&mut self, now: Time, peer: PeerId) {
+        if let Some(socket) = self.sockets.get_mut(&peer) {
+            socket.is_cut_off = true;
+        }
         self.receive(now, peer, Mail::Eof);
     }
 
@@ -275,7 +278,7 @@ impl Server {
     /// (`wire/transport_killed`).
     pub fn kill(&mut self, peer: PeerId) {
         if self.sockets.contains_key(&peer) {
-            self.outputs.push_back(Output::Drop { peer });
+            self.emit(Output::Drop { peer });
             self.remove(peer);
         }
     }
@@ -498,8 +501,8 @@ impl Server {
     /// Ends a connection from the server's side.
     pub(super) fn close(&mut self, peer: PeerId, code: u16) {
         if self.sockets.contains_key(&peer) {
-            self.outputs.push_back(Output::Close { peer, code });
-            self.outputs.push_back(Output::Drop { peer });
+            self.emit(Output::Close { peer, code });
+            self.emit(Output::Drop { peer });
             self.remove(peer);
         }
     }
@@ -524,11 +527,12 @@ impl Server {
         // No client is left to receive the pending diffs.
         self.diffs.clear();
         self.timers.retain(|_, timer| !matches!(timer, Timer::DiffDue));
+        for peer in self.peers() {
+            let code = self.sockets.get(&peer).and_then(&code);
+            code.into_iter().for_each(|code| self.emit(Output::Close { peer, code }));
+            self.emit(Output::Drop { peer });
+        }
         for (peer, socket) in core::mem::take(&mut self.sockets) {
-            if let Some(code) = code(&socket) {
-                self.outputs.push_back(Output::Close { peer, code });
-            }
-            self.outputs.push_back(Output::Drop { peer });
             self.observer.observe(|| Observation::Disconnected { peer });
             for (topic, channel) in socket.channels {
                 // No client is left to receive the diff.
@@ -567,16 +571,22 @@ impl Server {
     pub(super) fn send(&mut self, peer: PeerId, frame: Frame) {
         match self.sockets.get_mut(&peer) {
             Some(socket) if socket.has_mail() => socket.mailbox.push_back(Mail::Send(frame)),
-            Some(_) => self.outputs.push_back(Output::Send { peer, frame }),
-            None => {}
+            _ => self.send_own(peer, frame),
         }
     }
 
     /// Sends a frame of the socket's own process, which is handling an event. The frame does not wait
     /// behind other events.
     pub(super) fn send_own(&mut self, peer: PeerId, frame: Frame) {
-        if self.sockets.contains_key(&peer) {
-            self.outputs.push_back(Output::Send { peer, frame });
+        self.emit(Output::Send { peer, frame });
+    }
+
+    /// Adds an output, unless the stream of its connection has ended.
+    fn emit(&mut self, output: Output) {
+        let (Output::Send { peer, .. } | Output::Close { peer, .. } | Output::Drop { peer }) =
+            &output;
+        if self.sockets.get(peer).is_some_and(|socket| !socket.is_cut_off) {
+            self.outputs.push_back(output);
         }
     }
 

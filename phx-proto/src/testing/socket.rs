@@ -23,7 +23,7 @@ use super::codec::{self, Inbound, Payload};
 use super::config::Version;
 use super::handshake::Admission;
 use super::observer::Observation;
-use super::server::{HeldReply, Output, PeerId, Server, Timer};
+use super::server::{HeldReply, PeerId, Server, Timer};
 use crate::time::Time;
 use crate::wire::Frame;
 
@@ -36,6 +36,8 @@ pub(super) struct Socket {
     pub(super) last_activity: Time,
     /// Whether the socket sleeps in a join or a connect.
     pub(super) busy: bool,
+    /// Whether the client's stream has ended. A sleeping socket handles that only when it wakes up.
+    pub(super) is_cut_off: bool,
     pub(super) mailbox: VecDeque<Mail>,
     joining: Option<Joining>,
 }
@@ -94,6 +96,7 @@ impl Socket {
             channels: BTreeMap::new(),
             last_activity: now,
             busy: false,
+            is_cut_off: false,
             mailbox: VecDeque::new(),
             joining: None,
         }
@@ -121,7 +124,7 @@ impl Server {
             }
             match socket.mailbox.pop_front() {
                 Some(Mail::Frame(frame)) => self.read(now, peer, &frame),
-                Some(Mail::Send(frame)) => self.outputs.push_back(Output::Send { peer, frame }),
+                Some(Mail::Send(frame)) => self.send_own(peer, frame),
                 Some(Mail::Close(code)) => self.close(peer, code),
                 Some(Mail::Eof) => self.remove(peer),
                 None => return,

@@ -222,6 +222,32 @@ fn slow_join_delays_broadcasts_on_its_socket() {
     );
 }
 
+/// After the end of a client's stream, its socket still wakes up and finishes its join, but nothing is
+/// sent to it.
+#[test]
+fn eof_stops_outputs_of_sleeping_socket() {
+    let ends: [fn(&mut Server, PeerId); 4] = [
+        |server, _| server.handle_timeout(at(50)),
+        |server, peer| server.kill(peer),
+        |server, _| server.kill_all(),
+        |server, _| server.shutdown(at(20)),
+    ];
+    for eof_at in [10, 60] {
+        for end in ends {
+            let mut server = Server::new(ServerConfig::default());
+            let peer = joined(&mut server, "room:a");
+            let join = r#"["2","2","slowjoin:1","phx_join",{"ms":50}]"#;
+            server.handle_frame(at(0), peer, &text(join));
+            server.handle_eof(at(eof_at), peer);
+            server.broadcast(at(eof_at), "room:a", "news", json!({ "n": 1 }));
+            server.send_raw(peer, text("[]"));
+            end(&mut server, peer);
+            assert_eq!(sent(&mut server), [""; 0], "the stream ends at {eof_at}");
+            assert_eq!(server.peers(), []);
+        }
+    }
+}
+
 #[test]
 fn overdue_timeout_precedes_late_frame() {
     let config = ServerConfig::default().idle_timeout(Duration::from_millis(100));
