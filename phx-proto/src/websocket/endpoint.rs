@@ -355,6 +355,15 @@ impl Endpoint {
         self.sender.push(frame)
     }
 
+    /// Queues a message that may break the protocol: a text need not be UTF-8. It is dropped if the
+    /// connection is closing.
+    #[cfg(all(feature = "adapter", feature = "deflate", feature = "testing"))]
+    pub(crate) fn send_unchecked(&mut self, frame: Frame) {
+        if self.close.is_open() {
+            self.sender.queue(frame);
+        }
+    }
+
     /// Queues a ping, which is sent before queued messages.
     ///
     /// # Errors

@@ -182,6 +182,13 @@ impl Sender {
                 return Err(SendError::NotUtf8(frame));
             }
         }
+        self.queue(frame);
+        Ok(())
+    }
+
+    /// Adds a message to the outbox without checks.
+    #[inline]
+    pub(super) fn queue(&mut self, frame: Frame) {
         self.held += weight(&frame);
         if self.outbox.capacity() == 0 {
             // An idle connection sends one message at a time.
@@ -189,7 +196,6 @@ impl Sender {
         }
         self.outbox.push_back(frame);
         self.peak = self.peak.max(self.outbox.len());
-        Ok(())
     }
 
     pub(super) fn ping(&mut self, payload: Bytes) -> Result<(), PingRefused> {

@@ -138,6 +138,30 @@ fn listener_accepts_long_messages() {
     })
 }
 
+/// `send_raw` also sends a text frame that is not UTF-8, with and without compression.
+#[test]
+fn invalid_text_reaches_the_client() {
+    block_on(async {
+        let compression = Compression::balanced();
+        for (server, client) in [
+            (ServerConfig::default(), None),
+            (ServerConfig::default().compress(compression), Some(compression)),
+        ] {
+            let listener = Listener::bind(([127, 0, 0, 1], 0).into(), server).await.unwrap();
+            let config = Config::new(&listener.url()).unwrap().compression(client);
+            let (mut transport, _) = super::dial::dial(config).await.unwrap();
+            listener.with(|server, _| {
+                let peer = server.peers()[0];
+                server.send_raw(peer, Frame::Text(vec![b'a', 0xff].into()));
+                server.send_raw(peer, Frame::Text("behind".into()));
+            });
+            let end = receive(&mut transport).await;
+            let Received::Ended(Ended::Lost { message }) = end else { panic!("{end:?}") };
+            assert!(message.contains("UTF-8"), "{message}");
+        }
+    })
+}
+
 /// The server still reads from a client that does not read.
 #[test]
 fn unread_output_does_not_block_input() {
