@@ -128,7 +128,8 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`] when the new address is not allowed.
+    /// [`CredentialsError`] when the new address is not allowed, or when a parameter is a `vsn` other than
+    /// the codec's.
     pub fn set_credentials(&self, credentials: Credentials) -> Result<(), CredentialsError> {
         self.handle
             .shared

@@ -10,7 +10,7 @@
 //! The header `Host` and the server name in TLS are always those of the URI.
 
 use super::uri::{self, lower_case, split_port};
-use super::{Config, ConfigError, Proxy, Uri};
+use super::{Config, ConfigError, Credentials, Proxy, Uri};
 
 /// An address to dial instead of the URI's. Without a port, the port of the URI is used.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
@@ -76,6 +76,25 @@ impl Config {
             return Err(ConfigError::Vsn { spoken: spoken.to_owned() });
         }
         Ok(())
+    }
+
+    /// The address for these credentials, without their parameters: their own, or the configured one.
+    pub(crate) fn address_with<'a>(&'a self, credentials: &'a Credentials) -> &'a Uri {
+        credentials.uri.as_ref().unwrap_or(&self.uri)
+    }
+
+    /// The address that is dialled with these credentials, with every parameter.
+    pub(crate) fn request_uri(&self, credentials: &Credentials) -> Result<Uri, ConfigError> {
+        let mut uri = self.address_with(credentials).clone();
+        for (name, value) in &credentials.params {
+            uri.push_param(name, value.expose());
+        }
+        // Protocol: CONN-2.
+        if uri.params("vsn").next().is_none() {
+            uri.push_param("vsn", self.codec.vsn());
+        }
+        self.check_uri(&uri)?;
+        Ok(uri)
     }
 
     /// The host and the port to dial for this address: those of [`connect_to`](Self::connect_to), or those

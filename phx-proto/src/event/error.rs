@@ -184,7 +184,7 @@ impl fmt::Display for QueueBound {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialsError {
-    /// The address in the credentials may not be dialled.
+    /// The address in the credentials may not be dialled, or a parameter contradicts the codec.
     #[error(transparent)]
     Config(#[from] ConfigError),
 }

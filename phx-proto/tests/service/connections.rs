@@ -486,6 +486,22 @@ fn repeated_keys_are_reported() {
     assert!(list.ends_with("a=1&a=2&vsn=2.0.0"), "{list}");
 }
 
+/// A `vsn` in `params` must be that of the codec. Otherwise the first attempt would end the connection.
+#[test]
+fn vsn_param_must_equal_the_codec() {
+    for members in
+        [r#""params": {"vsn": "2.0.0"}"#, r#""params": {"vsn": "1.0.0"}, "vsn": "1.0.0""#]
+    {
+        read(members);
+    }
+    for members in
+        [r#""params": {"vsn": "1.0.0"}"#, r#""params": [["vsn", "2.0.0"]], "vsn": "1.0.0""#]
+    {
+        let found = problems(&format!(r#""uri": "ws://localhost/", {members}"#));
+        assert!(found[0].contains("key \"params\": the vsn"), "{found:?}");
+    }
+}
+
 /// No error shows a number, with any features of serde_json.
 #[test]
 fn error_omits_a_huge_number() {

@@ -416,8 +416,10 @@ fn vsn_in_uri_chooses_the_codec() {
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
     let old = || Credentials::new().uri(Uri::parse("wss://h/s?vsn=1.0.0").unwrap());
     let mut hand = Hand::new(of("").unwrap());
-    let refused = hand.socket.set_credentials(hand.now, old());
-    assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
+    for other in [old(), Credentials::new().param("vsn", "1.0.0")] {
+        let refused = hand.socket.set_credentials(hand.now, other);
+        assert!(matches!(refused, Err(CredentialsError::Config(ConfigError::Vsn { .. }))));
+    }
     let hand = Hand::new(of("").unwrap().credentials(old()));
     assert!(matches!(hand.socket.connect_request(), Err(ConfigError::Vsn { .. })));
 }

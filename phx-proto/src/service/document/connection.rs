@@ -119,9 +119,13 @@ impl Connection {
                 config.auto_join(topic, Payload::from(params.clone()))
             })
         });
-        for (name, value) in &self.params.0 {
-            config = config.param(name, value.as_str());
-        }
+        set(&mut config, "params", &|mut config| {
+            for (name, value) in &self.params.0 {
+                config = config.param(name, value.as_str());
+            }
+            config.request_uri(&config.credentials)?;
+            Ok(config)
+        });
         if let Some(token) = &self.auth_token {
             config = config.auth_token(token.clone());
         }

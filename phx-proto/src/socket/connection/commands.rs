@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use crate::config::auth_token::{AUTH_TOKEN_PROTOCOL, auth_token_subprotocol};
 use crate::config::backoff::DelayRange;
-use crate::config::{ConfigError, Credentials, Secret, Uri};
+use crate::config::{ConfigError, Credentials, Secret};
 use crate::event::action::{Action, ConnectRequest};
 use crate::event::cause::{Cause, ChannelEnd, NextStep, NotSentCause, UnknownCause};
 use crate::event::error::{CredentialsError, NotOpen, NotRetrying};
@@ -115,16 +115,15 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`] when the new address is not allowed; nothing is replaced.
+    /// [`CredentialsError`] when the new address is not allowed, or when a parameter is a `vsn` other than
+    /// the codec's; nothing is replaced.
     pub fn set_credentials(
         &mut self,
         now: Time,
         credentials: Credentials,
     ) -> Result<(), CredentialsError> {
         self.advance(now);
-        if let Some(uri) = &credentials.uri {
-            self.config.check_uri(uri)?;
-        }
+        self.config.request_uri(&credentials)?;
         let replaced = core::mem::replace(&mut self.credentials, credentials);
         let is_dialling = self.connection.replace_credentials(replaced);
         self.retry.replace_credentials(is_dialling);
@@ -148,14 +147,10 @@ impl Socket {
         }
     }
 
-    /// The address of credentials, without the parameters.
-    fn address_of<'a>(&'a self, credentials: &'a Credentials) -> &'a Uri {
-        credentials.uri.as_ref().unwrap_or(&self.config.uri)
-    }
-
     /// Whether a connection to the address of the attempt in progress was open before.
     fn is_known_address(&self) -> bool {
-        let address = self.address_of(self.connection.dialled_with(&self.credentials));
+        let dialled = self.connection.dialled_with(&self.credentials);
+        let address = self.config.address_with(dialled);
         self.opened_at.as_deref().is_some_and(|it| it.is_same_endpoint(address))
     }
 
@@ -169,15 +164,7 @@ impl Socket {
     /// with [`Cause::Unsupported`], because a retry cannot succeed.
     pub fn connect_request(&self) -> Result<ConnectRequest, ConfigError> {
         let credentials = &self.credentials;
-        let mut uri = self.address_of(credentials).clone();
-        for (name, value) in &credentials.params {
-            uri.push_param(name, value.expose());
-        }
-        // Protocol: CONN-2.
-        if uri.params("vsn").next().is_none() {
-            uri.push_param("vsn", self.config.codec.vsn());
-        }
-        self.config.check_uri(&uri)?;
+        let uri = self.config.request_uri(credentials)?;
         let subprotocols = credentials.auth_token.as_ref().map(|token| {
             let bearer = auth_token_subprotocol(token.expose());
             // Protocol: CONN-6.
@@ -221,7 +208,7 @@ impl Socket {
         let dialled_with = self.connection.dialled_with(&self.credentials);
         let sent_token = dialled_with.auth_token.is_some();
         if !self.is_known_address() {
-            self.opened_at = Some(Box::new(self.address_of(dialled_with).clone()));
+            self.opened_at = Some(Box::new(self.config.address_with(dialled_with).clone()));
         }
         self.stats.connections += 1;
         let interval = self.config.heartbeat_interval;
