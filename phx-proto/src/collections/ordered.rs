@@ -218,8 +218,7 @@ impl<K: Numbered, V> Ordered<K, V> {
     }
 
     /// The entries, sorted by key.
-    #[cfg(feature = "driver")]
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (K, &mut V)> {
+    pub(crate) fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = (K, &mut V)> {
         self.ring.iter_mut().filter_map(|(key, value)| Some((*key, value.as_mut()?)))
     }
 

@@ -66,9 +66,10 @@ struct Beat {
 }
 
 impl Beat {
-    /// Starts the timeout over.
+    /// Starts the timeout over. Bytes that were written after the heartbeat still extend nothing.
     const fn restart(&mut self, now: Time, ledger: &Ledger) {
-        (self.due, self.baseline) = (now, ledger.baseline());
+        self.due = now;
+        ledger.restart(&mut self.baseline);
     }
 }
 
@@ -175,8 +176,7 @@ impl Heartbeat {
     pub(crate) fn acknowledged(&mut self, now: Time, ledger: &Ledger) {
         for beat in &mut self.unanswered {
             if ledger.acknowledges_ahead_of(&beat.baseline) {
-                beat.due = now;
-                ledger.restart(&mut beat.baseline);
+                beat.restart(now, ledger);
             }
         }
     }
@@ -376,6 +376,30 @@ mod tests {
         beat.flushed(&ledger);
         ledger.report(Progress { written: 900, ..Progress::default() }, Ref(3));
         assert_eq!(beat.deadline(&ledger), Some(secs(12)));
+    }
+
+    /// A restarted timeout is not extended by bytes after the heartbeat either.
+    #[test]
+    fn restart_keeps_the_flush() {
+        use crate::event::input::Progress;
+        let config = Config::new("ws://localhost/").unwrap().send_rate_min(100);
+        let restarts: [fn(&mut Heartbeat, &Ledger); 2] = [
+            |beat, ledger| beat.forgive(secs(5), ledger),
+            |beat, ledger| {
+                beat.suspend();
+                beat.resume(secs(5), ledger);
+            },
+        ];
+        for restart in restarts {
+            let (mut beat, mut ledger) = (heartbeat().0, Ledger::new(&config));
+            beat.probe(secs(1), &ledger);
+            beat.written(Ref(1), secs(1));
+            ledger.report(Progress { written: 100, ..Progress::default() }, Ref(2));
+            beat.flushed(&ledger);
+            restart(&mut beat, &ledger);
+            ledger.report(Progress { written: 900, ..Progress::default() }, Ref(3));
+            assert_eq!(beat.deadline(&ledger), Some(secs(5 + 10 + 1)));
+        }
     }
 
     /// Acknowledged bytes ahead of a heartbeat start its timeout over. Acknowledged bytes after it do

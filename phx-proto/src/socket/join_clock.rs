@@ -42,7 +42,7 @@ use crate::topic::Topic;
 pub(crate) struct JoinClock {
     unanswered: Ordered<Ref, Unanswered>,
     /// The start of the clock of the oldest join.
-    started: Option<(Time, Baseline)>,
+    started: Option<Time>,
     overdue: bool,
     forgiven: bool,
 }
@@ -52,6 +52,8 @@ pub(crate) struct Unanswered {
     pub(crate) join_ref: Ref,
     pub(crate) topic: Topic,
     pub(crate) written: Time,
+    /// The counts from which bytes extend the deadlines of the join.
+    baseline: Baseline,
 }
 
 impl JoinClock {
@@ -75,30 +77,32 @@ impl JoinClock {
     /// becomes stalled. If `join_block_max` is not longer than `join_timeout`, no join becomes overdue.
     pub(crate) fn deadline(&self, config: &Config, ledger: &Ledger) -> Option<(TimerKind, Time)> {
         // Protocol: JOIN-9.
-        let (started, baseline) = self.started.as_ref()?;
+        let (started, join) = (self.started?, self.oldest()?);
         let (timeout, block_max) = (config.join_timeout, config.join_block_max);
         let (kind, limit) = if self.overdue || block_max <= timeout {
             (TimerKind::JoinBlock, block_max)
         } else {
             (TimerKind::JoinClock, timeout)
         };
-        Some((kind, *started + limit + ledger.extension(baseline)))
+        Some((kind, started + limit + ledger.extension(&join.baseline)))
     }
 
     /// Called when the transport has flushed everything, joins included.
     pub(crate) fn flushed(&mut self, ledger: &Ledger) {
-        if let Some((_, baseline)) = &mut self.started {
-            ledger.flush(baseline);
+        // The joins that were written since the last flush are at the end.
+        let mut joins = self.unanswered.iter_mut().rev();
+        while let Some((_, join)) = joins.next().filter(|(_, join)| !join.baseline.is_flushed()) {
+            ledger.flush(&mut join.baseline);
         }
     }
 
     /// Called when the peer has acknowledged further bytes. If they are ahead of the oldest join, its
     /// timeout starts over, because the server has not reached the join.
     pub(crate) fn acknowledged(&mut self, now: Time, ledger: &Ledger) {
-        if let Some((started, baseline)) = &mut self.started {
-            if ledger.acknowledges_ahead_of(baseline) {
-                *started = now;
-                ledger.restart(baseline);
+        if let Some((_, join)) = self.unanswered.iter_mut().next() {
+            if ledger.acknowledges_ahead_of(&join.baseline) {
+                self.started = Some(now);
+                ledger.restart(&mut join.baseline);
             }
         }
     }
@@ -110,7 +114,9 @@ impl JoinClock {
 
     /// Adds a join that was written.
     pub(crate) fn written(&mut self, join_ref: Ref, topic: Topic, now: Time, ledger: &Ledger) {
-        self.unanswered.insert(join_ref, Unanswered { join_ref, topic, written: now });
+        let baseline = ledger.baseline();
+        let join = Unanswered { join_ref, topic, written: now, baseline };
+        self.unanswered.insert(join_ref, join);
         if self.started.is_none() {
             self.restart(now, ledger);
         }
@@ -165,7 +171,11 @@ impl JoinClock {
     }
 
     fn restart(&mut self, now: Time, ledger: &Ledger) {
-        self.started = (!self.is_empty()).then(|| (now, ledger.baseline()));
+        let oldest = self.unanswered.iter_mut().next();
+        self.started = oldest.map(|(_, join)| {
+            ledger.restart(&mut join.baseline);
+            now
+        });
         self.overdue = false;
         self.forgiven = false;
     }
@@ -280,6 +290,24 @@ mod tests {
         assert_eq!(bench.deadline(), Some((Clock, secs(12))));
     }
 
+    /// When a join becomes the oldest, bytes that were written after it still extend nothing, and if they
+    /// are acknowledged, its clock does not start over.
+    #[test]
+    fn next_join_keeps_its_flush() {
+        use crate::event::input::Progress;
+        let mut bench = bench([1, 2]);
+        bench.ledger = Ledger::new(&bench.config.clone().send_rate_min(100));
+        bench.ledger.report(Progress { written: 100, ..Progress::default() }, Ref(3));
+        bench.joins.flushed(&bench.ledger);
+        assert!(bench.remove(1, 5));
+        bench.ledger.report(Progress { written: 900, ..Progress::default() }, Ref(3));
+        assert_eq!(bench.deadline(), Some((Clock, secs(5 + 10 + 1))));
+        let acknowledged = Progress { written: 900, acknowledged: 500, ..Progress::default() };
+        assert!(bench.ledger.report(acknowledged, Ref(3)));
+        bench.joins.acknowledged(secs(12), &bench.ledger);
+        assert_eq!(bench.deadline(), Some((Clock, secs(5 + 10 + 1))));
+    }
+
     #[test]
     fn join_is_found_by_ref_and_topic() {
         let bench = bench([1]);
@@ -305,16 +333,22 @@ mod canonical {
         ) {
             let Self { unanswered, started, overdue, forgiven } = self;
             form.number(unanswered.len() as u64);
-            for (key, Unanswered { join_ref, topic, written: _ }) in unanswered.entries() {
+            for (key, join) in unanswered.entries() {
+                let Unanswered { join_ref, topic, written: _, baseline } = join;
                 assert_eq!(key, *join_ref);
+                // The baseline of another join starts over when it becomes the oldest.
+                let mut baseline = *baseline;
+                if Some(key) != self.oldest().map(|join| join.join_ref) {
+                    ledger.restart(&mut baseline);
+                }
+                baseline.canonical(form, ledger);
                 form.msg_ref(*join_ref);
                 form.text(topic);
                 form.flag(answered.is_some_and(|answered| *join_ref < answered));
             }
-            form.option(started.as_ref(), |form, (at, baseline)| {
+            form.option(*started, |form, at| {
                 let longest = form.longest_answer();
-                form.time(*at, longest);
-                baseline.canonical(form, ledger);
+                form.time(at, longest);
             });
             form.flag(*overdue);
             form.flag(*forgiven);

@@ -86,6 +86,13 @@ pub(crate) struct Baseline {
     flushed: Option<u64>,
 }
 
+impl Baseline {
+    /// Whether the request was flushed.
+    pub(crate) const fn is_flushed(&self) -> bool {
+        self.flushed.is_some()
+    }
+}
+
 impl Ledger {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
@@ -175,7 +182,7 @@ impl Ledger {
         baseline.flushed.is_none_or(|flushed| self.acknowledged <= flushed)
     }
 
-    /// Starts a baseline over, because bytes ahead of its request were acknowledged.
+    /// Starts a baseline over. Bytes that were written after its request still do not delay it.
     pub(crate) const fn restart(&self, baseline: &mut Baseline) {
         (baseline.read, baseline.proven) = (self.read, self.proven);
     }
@@ -401,7 +408,16 @@ mod canonical {
             let Self { read, proven, flushed } = self;
             form.number(ledger.rates.most(ledger.read - *read));
             form.flag(flushed.is_some());
-            form.number(ledger.rates.most(flushed.unwrap_or(ledger.written) - *proven));
+            let ahead_of = |proven: u64| {
+                let ahead = flushed.unwrap_or(ledger.written).saturating_sub(proven);
+                ledger.rates.most(ahead)
+            };
+            form.number(ahead_of(*proven));
+            // The baseline may start over, when these bytes are proven.
+            if flushed.is_some() {
+                form.number(ahead_of(ledger.proven));
+                ledger.marks.iter().for_each(|(_, written)| form.number(ahead_of(*written)));
+            }
         }
     }
 
