@@ -157,7 +157,7 @@ impl Retry {
 
         let elapsed = now.since(failing_since).saturating_add(delay);
         if config.max_retries.is_some_and(|max| attempt > max)
-            || config.max_elapsed.is_some_and(|max| elapsed > max)
+            || config.max_elapsed.is_some_and(|max| elapsed > max || max.is_zero())
         {
             return Decision::Stop;
         }

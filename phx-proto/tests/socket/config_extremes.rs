@@ -117,7 +117,11 @@ fn queue_of_zero_accepts_no_push() {
 /// Zero retries, or zero time for retries, give up at the first failure.
 #[test]
 fn zero_retries_give_up_at_first_failure() {
-    for config in [config().max_retries(Some(0)), config().max_elapsed(Some(Duration::ZERO))] {
+    let no_delay = Backoff::steps([Duration::ZERO]).unwrap().floor(Duration::ZERO);
+    let no_time = config().max_elapsed(Some(Duration::ZERO));
+    for config in
+        [config().max_retries(Some(0)), no_time.clone(), no_time.reconnect_after(no_delay)]
+    {
         let mut hand = Hand::new(config);
         hand.connect();
         hand.failed(dial());
