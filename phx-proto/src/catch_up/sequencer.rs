@@ -315,8 +315,11 @@ impl<M> Sequencer<M> {
     fn forgot(&mut self, oldest: Option<u64>) {
         if self.front.is_none() && self.overflowed && self.last_held() <= oldest {
             // The consumer begins with the held messages, and what was dropped after them is forgotten.
-            for held in self.take_held() {
-                self.deliver(held.position, held.message);
+            for Held { position, message, .. } in self.take_held() {
+                if let Some(front) = self.hole_before(position) {
+                    self.report_gap(front, position - 1);
+                }
+                self.deliver_live(position, message);
             }
         }
         let (Some(front), Some(oldest)) = (self.front, oldest) else { return };
@@ -425,7 +428,13 @@ impl<M> Sequencer<M> {
         } else if self.hole_before(position).is_some() {
             self.beyond_hole = Some(position);
             self.lost();
-        } else if self.front >= Some(position) {
+        } else {
+            self.deliver_live(position, message);
+        }
+    }
+
+    fn deliver_live(&mut self, position: u64, message: M) {
+        if self.front >= Some(position) {
             // The server sends live messages out of order. The cursor is already beyond this one.
             self.push(SequencerStep::Message(message), None);
         } else {

@@ -375,6 +375,28 @@ fn forgotten_overflow_before_first_position_is_gap() {
     assert_eq!(steps(&mut it), expected);
 }
 
+/// Message 2 never arrived, and positions are contiguous.
+#[test]
+fn hole_before_forgotten_overflow_is_gap() {
+    let mut it = joined(sequencer(Cursor::new(), &Contract::in_response().contiguous()));
+    [1, 3, 4, 5, 6].into_iter().for_each(|position| live(&mut it, position));
+    replay_named(&mut it, [6], (Some(5), Some(6)));
+    it.replay_ended();
+    let rest = [messages(3..=4), vec![gap(4, 5), Message(6), CaughtUp, Rejoin]].concat();
+    assert_eq!(steps(&mut it), [vec![Message(1), gap(1, 2)], rest].concat());
+}
+
+/// The gap begins after the greatest of the held messages, not after the last one.
+#[test]
+fn forgotten_overflow_may_be_out_of_order() {
+    let mut it = joined(sequencer(Cursor::new(), &Contract::in_response()));
+    [1, 3, 2, 4, 5].into_iter().for_each(|position| live(&mut it, position));
+    replay_named(&mut it, [5], (Some(4), Some(5)));
+    it.replay_ended();
+    let expected = [messages([1, 3, 2]), vec![gap(3, 4), Message(5), CaughtUp, Rejoin]].concat();
+    assert_eq!(steps(&mut it), expected);
+}
+
 /// Two messages of 500 bytes are exactly the bound, in the first replay and in the second one.
 #[test]
 fn byte_bound_counts_one_replay() {
@@ -592,5 +614,37 @@ proptest! {
         }
         prop_assert_eq!(world.it.cursor(), Cursor::at(world.newest));
         prop_assert!(world.joins <= 64, "{} joins", world.joins);
+    }
+
+    /// The first replay of a consumer without a position, while live messages arrive. The server has lost some of
+    /// these, and has forgotten the oldest messages. The consumer sees each message after its first one, or a gap.
+    #[test]
+    fn first_replay_leaves_no_hole(
+        arrives in proptest::collection::vec(any::<bool>(), 1..10),
+        forgotten in 0_u64..10,
+    ) {
+        let newest = arrives.len() as u64;
+        let oldest = forgotten.min(newest);
+        let mut it = joined(sequencer(Cursor::new(), &Contract::in_response().contiguous()));
+        for (position, _) in (1..).zip(&arrives).filter(|(_, arrives)| **arrives) {
+            live(&mut it, position);
+        }
+        replay_named(&mut it, oldest + 1..=newest, (Some(oldest), Some(newest)));
+        it.replay_ended();
+        let mut front = None;
+        for step in steps(&mut it) {
+            front = match step {
+                Message(position) => {
+                    prop_assert!(front.is_none_or(|front| position == front + 1));
+                    Some(position)
+                }
+                SequencerStep::Gap(Gap { after, through }) => {
+                    prop_assert_eq!(after, front);
+                    prop_assert!(through <= Some(oldest));
+                    through
+                }
+                CaughtUp | Rejoin => front,
+            };
+        }
     }
 }
