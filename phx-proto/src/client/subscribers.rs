@@ -459,6 +459,8 @@ impl State {
             let mut slot = subscriber.lock();
             if let Some(Following { follower, waiter, .. }) = &subscriber.following {
                 match follower.part(message.event()) {
+                    // The replay of a join before this consumer, for others.
+                    Some(_) if slot.mailbox.joins() == 0 => return,
                     Some(Part::Part) => waiters.await_replay(*waiter, follower, now),
                     Some(Part::End) => {
                         follower.begin();

@@ -333,6 +333,37 @@ fn late_handle_skips_replay_of_others() {
     assert_eq!(drained(one).1, ["6", "7", "8", "caught up", "9"]);
 }
 
+/// A consumer without a position begins during the replay for another one, and its mailbox is full. What it drops
+/// of that replay is not its own, so the next join does not ask for it.
+#[test]
+fn full_late_handle_skips_replay_of_others() {
+    let script = Script::new();
+    let client = script.client(config());
+    let one = want(&client, catch_up(Cursor::at(5)).contract(in_events()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    settle(&script);
+    let full = options(catch_up(Cursor::new()).contract(in_events()))
+        .mailbox(MailboxOptions::new().messages(1));
+    let late = client.want_with("orders", json!({"user": 7}), full).expect("it is accepted");
+    script.push("orders", "typing", json!({}));
+    script.push("orders", "missed", missed([6, 7]));
+    script.push("orders", "caught_up", json!({}));
+    settle(&script);
+    let (one, seen) = drained(one.messages());
+    assert_eq!(seen, ["typing", "6", "7", "caught up"]);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), Some(7));
+    let (late, seen) = drained(late.messages());
+    assert_eq!(seen, ["typing", "interrupted"]);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([8]));
+    settle(&script);
+    assert_eq!(drained(late).1, ["resumed", "8"]);
+    drop(one);
+}
+
 /// A handle of an auto-join catches up too.
 #[test]
 fn handle_of_auto_join_catches_up() {
