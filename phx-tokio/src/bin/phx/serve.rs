@@ -48,6 +48,7 @@ pub(crate) struct Serve {
     token_file: Option<PathBuf>,
     /// Require the connect parameter `token` to match this value
     #[arg(long, value_name = "VALUE", conflicts_with_all = ["token_env", "token_file"])]
+    #[arg(value_parser = clap::builder::NonEmptyStringValueParser::new())]
     token: Option<String>,
 }
 
@@ -63,7 +64,7 @@ pub(crate) async fn run(serve: Serve) -> Result<(), Failed> {
     let config = ServerConfig::default();
     let token = match serve.token {
         Some(token) => Some(token.into()),
-        None => secret(serve.token_env.as_deref(), serve.token_file.as_ref())?,
+        None => secret("--token-env", serve.token_env.as_deref(), serve.token_file.as_ref())?,
     };
     let config = match token {
         Some(token) => config.token(token.expose()),

@@ -21,8 +21,8 @@ const TEXT_MAX: u64 = 64 << 20;
 /// A byte order mark, which some editors write at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Reads the secret in an environment variable.
-pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
+/// Reads the secret in the environment variable that this option names.
+pub(crate) fn variable(option: &str, name: &str) -> Result<Secret, Failed> {
     match std::env::var(name) {
         Ok(value) if value.is_empty() => {
             Err(Failed::Usage(format!("the variable {name} is empty")))
@@ -32,21 +32,23 @@ pub(crate) fn variable(name: &str) -> Result<Secret, Failed> {
             Err(Failed::Usage(format!("the variable {name} is not set")))
         }
         // The argument is not shown, because it may be the secret itself, as in `--token-env $TOKEN`.
-        Err(std::env::VarError::NotPresent) => {
-            let problem =
-                "expected the name of a variable, such as TOKEN, and not its value, $TOKEN";
-            Err(Failed::Usage(problem.to_owned()))
-        }
+        Err(std::env::VarError::NotPresent) => Err(Failed::Usage(format!(
+            "{option}: there is no such variable; expected its name, such as TOKEN, and not its value, \
+                 $TOKEN"
+        ))),
         Err(std::env::VarError::NotUnicode(_)) => {
             Err(Failed::Usage(format!("the variable {name} is not UTF-8")))
         }
     }
 }
 
-/// Whether a text has the form of the names of variables.
+/// Whether a text has the usual form of the names of variables. Most tokens have small letters, so they
+/// are not taken for a name.
 fn is_name(text: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    text.bytes().all(is_letter) && !text.starts_with(|first: char| first.is_ascii_digit())
+    let is_letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    !text.is_empty()
+        && text.bytes().all(is_letter)
+        && !text.starts_with(|first: char| first.is_ascii_digit())
 }
 
 /// Reads the secret in a file, without the line break at its end.
@@ -94,14 +96,14 @@ pub(crate) fn bytes(argument: &OsStr) -> Result<Vec<u8>, Failed> {
     Ok(bytes.to_vec())
 }
 
-/// The rest of an argument after UTF-8 of this length, as a path.
+/// An argument without its first `from` bytes, which are UTF-8, as a path.
 #[cfg(unix)]
 pub(crate) fn rest(argument: &OsStr, from: usize) -> PathBuf {
     use std::os::unix::ffi::OsStrExt as _;
     PathBuf::from(OsStr::from_bytes(&argument.as_bytes()[from..]))
 }
 
-/// The same. On this platform, a name that is not Unicode is not found.
+/// As on Unix, but a file whose name is not Unicode is not found.
 #[cfg(not(unix))]
 pub(crate) fn rest(argument: &OsStr, from: usize) -> PathBuf {
     PathBuf::from(&argument.to_string_lossy()[from..])

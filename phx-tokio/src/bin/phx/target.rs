@@ -192,25 +192,31 @@ impl Target {
             config = config.param(name, value.as_str());
         }
         for (name, variable) in &self.param_env {
-            config = config.param(name, source::variable(variable)?);
+            config = config.param(name, source::variable("--param-env", variable)?);
         }
         for (name, file) in &self.param_file {
             config = config.param(name, source::secret_file(file)?);
         }
-        if let Some(token) = secret(self.token_env.as_deref(), self.token_file.as_ref())? {
+        if let Some(token) =
+            secret("--token-env", self.token_env.as_deref(), self.token_file.as_ref())?
+        {
             config = config.param("token", token);
         }
         for (name, value) in &self.headers {
             config = config.header(name, value.as_str()).map_err(bad)?;
         }
         for (name, variable) in &self.header_env {
-            config = config.header(name, source::variable(variable)?).map_err(bad)?;
+            config =
+                config.header(name, source::variable("--header-env", variable)?).map_err(bad)?;
         }
         for (name, file) in &self.header_file {
             config = config.header(name, source::secret_file(file)?).map_err(bad)?;
         }
-        if let Some(token) = secret(self.auth_token_env.as_deref(), self.auth_token_file.as_ref())?
-        {
+        if let Some(token) = secret(
+            "--auth-token-env",
+            self.auth_token_env.as_deref(),
+            self.auth_token_file.as_ref(),
+        )? {
             config = config.auth_token(token);
         }
         if let Some(tls) = self.tls()? {
@@ -260,7 +266,7 @@ impl Target {
             Ok::<_, Failed>(())
         };
         for (name, variable) in &self.join_param_env {
-            add(name, &source::variable(variable)?)?;
+            add(name, &source::variable("--join-param-env", variable)?)?;
         }
         for (name, file) in &self.join_param_file {
             add(name, &source::secret_file(file)?)?;
@@ -308,13 +314,15 @@ impl fmt::Debug for Target {
     }
 }
 
-/// Reads the secret from the environment variable or the file that an option names.
+/// Reads the secret from the environment variable or the file that an option names. `option` is the one for
+/// the variable.
 pub(crate) fn secret(
+    option: &str,
     variable: Option<&str>,
     file: Option<&PathBuf>,
 ) -> Result<Option<Secret>, Failed> {
     match (variable, file) {
-        (Some(variable), _) => source::variable(variable).map(Some),
+        (Some(variable), _) => source::variable(option, variable).map(Some),
         (None, Some(file)) => source::secret_file(file).map(Some),
         (None, None) => Ok(None),
     }
