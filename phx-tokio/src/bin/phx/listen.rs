@@ -91,7 +91,9 @@ pub(crate) async fn run(listen: Listen) -> Result<(), Failed> {
         enough: Notify::new(),
     });
     let (stage, stages) = watch::channel(Stage::Follow);
-    let (mut listeners, joining) = (JoinSet::new(), Cell::new(None));
+    let mut listeners = JoinSet::new();
+    // The time may pass before `follow_all` is polled for the first time.
+    let joining = Cell::new(listen.topics.first().map(String::as_str));
     let done = tokio::select! {
         biased;
         _ = stop.request() => Ok(()),
@@ -204,7 +206,7 @@ async fn passed(until: Option<Instant>) {
 
 /// Joins the topics and prints the events of each. The first channel that fails ends the command.
 ///
-/// `joining` is the topic whose join is in progress.
+/// `joining` is the topic that is to be joined next; `None` after the last.
 async fn follow_all<'a>(
     connected: &Connected,
     topics: &'a [String],

@@ -11,8 +11,8 @@ use crate::output::written;
 use crate::source;
 use crate::style::{Style, Tone};
 
-/// The maximum length of a line, in bytes. The escapes of a frame of the default `max_message_bytes` at most
-/// double its length.
+/// The maximum length of a line, in bytes. The escapes of a valid frame of the default `max_message_bytes` at
+/// most double its length.
 const LINE_MAX: usize = 256 << 20;
 
 /// Prints the trace, up to the point where the replay diverges. It is printed while the recording is read, so
@@ -35,7 +35,7 @@ pub(crate) fn run(file: &Path) -> Result<(), Failed> {
             Ok(traced) => traced,
             Err(ReplayError::Diverged(divergence)) => {
                 let here = env!("CARGO_PKG_VERSION");
-                let version = replay.version().unwrap_or("an unknown version");
+                let version = replay.version().unwrap_or_default();
                 return Err(Failed::Local(format!(
                     "{}: {divergence} (recorded by {version}, this is {here})",
                     source::shown(file)
