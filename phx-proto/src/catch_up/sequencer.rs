@@ -8,6 +8,9 @@
 //!      │  │   lost, numbers │                                            │  └──▶ Replaying
 //!      │  └─────────────────┘                 interrupted, lost, a hole  │
 //!      └─────────────────────────────────────────────────────────────────┘
+//!
+//!   any state ─begin_live─▶ LiveWithoutReplay ─joined─▶ Replaying
+//!                             └─interrupted, lost, a hole─▶ Waiting
 //! ```
 //!
 //! * Waiting: a join will follow, whose replay brings every message after the cursor. Messages with a
@@ -15,6 +18,8 @@
 //! * Replaying: replayed messages are delivered, and live messages are held back. A live message that
 //!   exceeds the bounds is dropped, and the channel is joined again after the held messages.
 //! * Live: live messages are delivered. Those that the replay has brought are duplicates.
+//! * LiveWithoutReplay: live messages are delivered. A replay that arrives is for other consumers, and its
+//!   messages with a position are dropped.
 //!
 //! `front` is the position up to which every message was delivered, queued for delivery or reported as a
 //! gap. The cursor follows it when the consumer takes the queued steps.

@@ -30,8 +30,7 @@ use crate::wire::payload::Payload;
 
 /// Waits until the queue accepts the push, then waits for the outcome. If the queue has not accepted
 /// it by `until`, the push was not sent in time. Dropping the future leaves the line or withdraws the
-/// push. A shutdown waits for each push in a line. `State::waiting_for_space` does not count repeats, because
-/// `Repeats::waiting` already does.
+/// push.
 pub(super) async fn push_when_ready(
     shared: &Shared,
     of: (&Topic, InterestId),
@@ -190,9 +189,10 @@ impl State {
         }
     }
 
-    /// Wakes every waiter in the line of a topic, because a handle of the topic has ended. The pushes of that
-    /// handle have ended too, and a shutdown does not wait until their futures are polled.
-    pub(super) fn wake_line(&mut self, topic: &str) {
+    /// Called when a handle of a topic has ended, and with it the pushes of the handle that have no attempt.
+    /// Wakes every waiter in the line of the topic. A shutdown does not wait until the futures of these
+    /// pushes are polled.
+    pub(super) fn end_waiting_pushes(&mut self, topic: &str) {
         for number in self.lines.get(topic).into_iter().flatten() {
             let Some(waiter) = self.waiters.get_mut(WaiterId::Capacity(*number)) else { continue };
             self.wakes.extend(waiter.take_waker());

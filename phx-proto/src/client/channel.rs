@@ -187,8 +187,8 @@ impl Channel {
     ///
     /// [`JoinFailed`] when the channel ends: the server refuses the join, the application leaves,
     /// or the connection is closed or gives up. [`JoinFailed::NotAccepted`] when the channel had
-    /// already ended and the handle does not know the cause, because its first mailbox was dropped
-    /// with its stream before the end, or never existed.
+    /// already ended and the handle does not know the cause, because the handle's first stream was
+    /// dropped or had ended before, or never existed.
     pub async fn joined(&self) -> Result<(), JoinFailed> {
         self.joined_within(Duration::MAX).await
     }

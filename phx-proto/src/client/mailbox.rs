@@ -48,7 +48,8 @@ pub enum MailboxPolicy {
     /// for channels that carry state. The consumer then sees `Interrupted` and `Resumed`, and so do
     /// the other subscribers of the topic. A stream that is not read causes no join. If the channel
     /// is joined again for another reason before the consumer takes `Lagged`, that join is enough.
-    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead.
+    /// Before the handle's first stream is made, its mailbox drops the oldest messages instead;
+    /// if any were dropped, the stream starts over.
     Rejoin,
     /// Ends the stream after the messages that are already queued.
     Close,

@@ -240,7 +240,7 @@ pub(super) struct State {
     pub(super) unrouted: Vec<Arc<Inbox>>,
     /// The waiters for space in the push queue, by topic and in the order of their calls.
     pub(super) lines: BTreeMap<Topic, BTreeSet<u64>>,
-    /// The number of waiters in all lines, without those of pushes in `repeats`.
+    /// The number of `Wait::Capacity` waiters whose `counts` is true.
     pub(super) waiting_for_space: usize,
     /// The bytes of memory of all presence logs.
     pub(super) logs_weight: usize,
@@ -308,8 +308,8 @@ pub(super) struct Audience {
     pub(super) positions: Option<Arc<Positions>>,
 }
 
-/// The pushes that are pushed again if their outcome is unknown. A shutdown waits for all of them; the
-/// core counts only those with an attempt.
+/// The pushes that are pushed again if their outcome is unknown. A shutdown waits for those that
+/// may still be pushed again; the core counts only those with an attempt.
 #[derive(Default)]
 pub(super) struct Repeats {
     /// The attempts that the core has not ended, each with its handle and the machine of its push. The
@@ -622,7 +622,7 @@ impl State {
 
     /// Ends the waiters and the mailboxes of a topic that has ended.
     pub(super) fn end_topic(&mut self, topic: &str, cause: &ChannelEnd) {
-        self.wake_line(topic);
+        self.end_waiting_pushes(topic);
         let Some(topic) = self.topics.get_key_value(topic).map(|(topic, _)| topic.clone()) else {
             return;
         };

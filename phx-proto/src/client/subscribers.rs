@@ -546,7 +546,7 @@ impl State {
     /// Ends the waiters and the mailboxes of one handle, while other handles keep the topic.
     pub(super) fn detach(&mut self, now: Time, topic: &Topic, interest: InterestId) {
         self.end_joins_of(topic, interest);
-        self.wake_line(topic);
+        self.end_waiting_pushes(topic);
         let of_handle = |it: &&Arc<Subscriber>| it.interest == interest && it.following.is_some();
         let mailboxes = self.topics.get(topic).map(|audience| audience.mailboxes.iter());
         let follower = mailboxes.and_then(|mut mailboxes| mailboxes.find(of_handle).cloned());

@@ -154,8 +154,8 @@ pub(super) enum Wait {
     },
     Join(Box<JoinWait>),
     CatchUp(Weak<Subscriber>),
-    /// A shutdown waits for the push if `counts` is true. It is false for a push that was already written,
-    /// which is counted as such, and for one whose handle has ended.
+    /// A shutdown waits for the push if `counts` is true. It is false for a repeat, which
+    /// `Repeats::waiting` counts, and for a push whose handle has ended.
     Capacity {
         interest: InterestId,
         counts: bool,

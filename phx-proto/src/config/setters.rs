@@ -246,7 +246,8 @@ impl Config {
 /// zero expires at the next check.
 impl Config {
     /// Sets the timeout of one attempt, from `Connect` to the open socket. The timeout includes the
-    /// credential provider, name resolution, TCP, TLS and the upgrade. With zero, every attempt fails.
+    /// credential provider, name resolution, TCP, TLS and the upgrade. With zero, an attempt fails
+    /// unless the connection is open at the next check of the deadlines.
     #[must_use]
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
         self.options_mut().connect_timeout = timeout;
@@ -500,7 +501,8 @@ impl Config {
 
     /// Sets how long an unanswered join may keep the whole connection silent before the connection is
     /// dropped. Like [`join_timeout`](Self::join_timeout), it is measured from when the join becomes the
-    /// oldest unanswered one.
+    /// oldest unanswered one. With zero, a join ends the connection unless it is answered at the next check
+    /// of the deadlines.
     #[must_use]
     pub fn join_block_max(mut self, max: Duration) -> Self {
         self.options_mut().join_block_max = max;

@@ -101,8 +101,8 @@ pub struct ConnectRequest {
     /// The WebSocket subprotocols to offer: none, or `phoenix` and the one that carries the
     /// `auth_token` (`wire/handshake_auth_token`).
     pub subprotocols: Vec<Secret>,
-    /// The rest of [`Config::connect_timeout`](crate::Config::connect_timeout) at the time of the last
-    /// input. The socket then aborts the attempt, so a refusal whose body does not end must be reported
-    /// before.
+    /// The time after which the socket aborts the attempt, counted from the last input: the rest of
+    /// [`Config::connect_timeout`](crate::Config::connect_timeout). Report a refusal whose body does not end
+    /// before that.
     pub timeout: Duration,
 }

@@ -5,6 +5,8 @@
 //! clock runs.
 //!
 //! ```text
+//!                                       ┌── join_block_max, if not longer than join_timeout ──┐
+//!                                       │                                                     ▼
 //!   written ──▶ waiting its turn ──▶ running ──join_timeout──▶ overdue ──join_block_max──▶ stalled
 //!                                      │ reply                    │ reply       (abort, reconnect)
 //!                                      ▼                          ▼
