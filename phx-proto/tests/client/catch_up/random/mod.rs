@@ -155,6 +155,8 @@ struct Consumer {
     stream: Option<Messages>,
     /// Whether the handle or the stream is at its end.
     has_ended: bool,
+    /// Whether the channel was joined since the consumer began. Before that, replays are for others.
+    has_joined: bool,
     /// The number of messages that arrived since the consumer last read.
     unread: usize,
     /// Whether the consumer has read everything that arrived.
@@ -370,7 +372,15 @@ impl World {
         let history = &self.link.history;
         let message = || text(frame[3].as_str().unwrap_or_default(), &frame[4]);
         for consumer in self.consumers.iter_mut().filter(|it| !it.has_ended) {
-            if !matches!(arrival, Arrival::Joined(_) | Arrival::Other) {
+            consumer.has_joined |= matches!(arrival, Arrival::Joined(_));
+            let is_filled = match arrival {
+                Arrival::Joined(_) | Arrival::Other => false,
+                Arrival::Part(_) | Arrival::End(_) => {
+                    consumer.has_joined || consumer.place.is_none()
+                }
+                _ => true,
+            };
+            if is_filled {
                 consumer.fill();
             }
             let Consumer { place, arrivals, .. } = consumer;
@@ -402,6 +412,7 @@ impl World {
             channel: None,
             stream: None,
             has_ended: false,
+            has_joined: false,
             unread: 0,
             is_drained: true,
             has_overflowed: false,
@@ -491,17 +502,7 @@ impl World {
                 self.link.broadcast(now, self.broadcasts);
             }
             Op::Arrive(count) => return (0..count).try_for_each(|_| self.arrive(1)),
-            Op::ArriveAtOnce(count) => {
-                // A policy that joins the channel again would do so between two of these frames.
-                let rejoins =
-                    |it: &Consumer| it.place.is_none() && it.reader.policy == MailboxPolicy::Rejoin;
-                let at_once = !self.consumers.iter().any(rejoins);
-                return if at_once {
-                    self.arrive(usize::from(count))
-                } else {
-                    self.happen(Op::Arrive(count))
-                };
-            }
+            Op::ArriveAtOnce(count) => return self.arrive(usize::from(count)),
             Op::Take(nth, count) => {
                 let nth = usize::from(nth).checked_rem(self.consumers.len());
                 return nth.map_or(Ok(()), |nth| self.take(nth, usize::from(count)).map(drop));
