@@ -1,7 +1,7 @@
 //! Reading and replaying recordings.
 
 use core::fmt;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::input::InputRecord;
 use super::line::{FORMAT, Header, Line, Start, What};
@@ -116,6 +116,9 @@ impl fmt::Display for TraceLine {
 impl Recording {
     /// Parses a recording.
     ///
+    /// A replay creates fillers for redacted payloads. Together they may have at most 128 MiB, and 1 KiB for
+    /// each byte of the text. [`LineReplay`] counts only those that the clients hold at one time.
+    ///
     /// # Errors
     ///
     /// [`RecordingError`] with the number of the invalid line.
@@ -159,7 +162,8 @@ impl Recording {
 }
 
 /// Replays a recording line by line while it is read. It keeps the state of the recorded clients and no line,
-/// so a recording of any length can be replayed.
+/// so a recording of any length can be replayed, unless the clients hold too many redacted payloads at one
+/// time.
 ///
 /// ```
 /// use phx_proto::recording::{LineReplay, ReplayError};
@@ -208,18 +212,20 @@ impl LineReplay {
     }
 
     /// Replays the next line, which has no line break at its end, and returns its line of the trace, if it has
-    /// one. The redacted payloads may need as much memory as
-    /// [`Recording::parse`] allows for a recording that ends here.
+    /// one. The redacted payloads that the clients hold at one time may need as much memory as
+    /// [`Recording::parse`] allows for a recording that ends here. Join parameters count for the whole replay.
     ///
     /// # Errors
     ///
     /// [`ReplayError`], which ends the replay: later lines have no meaning.
     pub fn next_line(&mut self, line: &str) -> Result<Option<TraceLine>, ReplayError> {
         self.reader.length = self.reader.length.saturating_add(length(line)).saturating_add(1);
-        match self.reader.line(line)? {
-            Some(numbered) => Ok(self.players.step(&numbered)?),
-            None => Ok(None),
+        let Some(numbered) = self.reader.line(line)? else { return Ok(None) };
+        let traced = self.players.step(&numbered)?;
+        if !self.players.holds_payload(numbered.line.client) {
+            self.reader.release(numbered.line.client);
         }
+        Ok(traced)
     }
 }
 
@@ -232,8 +238,10 @@ struct Reader {
     version: Option<String>,
     /// The length of the recording in bytes, as far as it is known.
     length: u64,
-    clients: BTreeSet<u64>,
-    /// The number of filler bytes up to this line.
+    /// The clients, by their numbers, and how many of the filler bytes each may hold until
+    /// [`release`](Self::release). The fillers of join parameters are not among them.
+    clients: BTreeMap<u64, u64>,
+    /// The number of filler bytes up to this line, without those that were released.
     filler: u64,
 }
 
@@ -254,7 +262,8 @@ impl Reader {
         let invalid = |problem| RecordingError::Line { line: number, problem };
         let line: Line =
             serde_json::from_str(text).map_err(|error| invalid(parse_problem(&error)))?;
-        self.filler = self.filler.saturating_add(line.what.filler_len());
+        let added = line.what.filler_len();
+        self.filler = self.filler.saturating_add(added);
         let (filler, max) = (self.filler, self.filler_max());
         if filler > max {
             return Err(invalid(format!(
@@ -263,18 +272,30 @@ impl Reader {
             )));
         }
         let config = match &line.what {
-            What::Start(_) if !self.clients.insert(line.client) => {
+            What::Start(_) if self.clients.insert(line.client, 0).is_some() => {
                 return Err(invalid(format!("client {} starts a second time", line.client)));
             }
             What::Start(start) => {
                 Some(start.config.config().map_err(|error| invalid(error.to_string()))?)
             }
-            _ if !self.clients.contains(&line.client) => {
-                return Err(invalid(format!("client {} has not started", line.client)));
+            what => {
+                let Some(held) = self.clients.get_mut(&line.client) else {
+                    return Err(invalid(format!("client {} has not started", line.client)));
+                };
+                if !what.has_join_params() {
+                    *held = held.saturating_add(added);
+                }
+                None
             }
-            _ => None,
         };
         Ok(Some(Numbered { number, line, config }))
+    }
+
+    /// Stops counting the fillers of this client, except those of join parameters.
+    fn release(&mut self, client: u64) {
+        if let Some(held) = self.clients.get_mut(&client) {
+            self.filler = self.filler.saturating_sub(core::mem::take(held));
+        }
     }
 
     const fn filler_max(&self) -> u64 {
@@ -334,6 +355,12 @@ impl Iterator for Replay<'_> {
 }
 
 impl Players {
+    /// Whether this client may hold a payload, in an action or in a push that is not written yet.
+    fn holds_payload(&self, client: u64) -> bool {
+        let socket = self.0.get(&client).map(|player| &player.socket);
+        socket.is_some_and(|socket| socket.has_actions() || socket.stats().queued_pushes > 0)
+    }
+
     fn step(&mut self, numbered: &Numbered) -> Result<Option<TraceLine>, Divergence> {
         let Numbered { number, line: Line { client, at, what }, config } = numbered;
         let traced = |is_input, text: String| {

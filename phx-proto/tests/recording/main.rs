@@ -81,6 +81,15 @@ fn by_line(text: &str) -> (String, Option<ReplayError>) {
     (trace, None)
 }
 
+/// Whether a replay by line ended with the error of the parsed recording. A line before the invalid one may
+/// diverge.
+fn ends_at(ended: &ReplayError, error: &RecordingError) -> bool {
+    match ended {
+        ReplayError::Diverged(divergence) => divergence.line < error.line(),
+        ended => *ended == error.clone().into(),
+    }
+}
+
 fn ms(millis: u64) -> Time {
     Time::from_millis(millis)
 }
@@ -604,9 +613,7 @@ fn invalid_recording_error_names_the_line() {
     let line = |text: &str| {
         let error = Recording::parse(&format!("{text}\n")).unwrap_err();
         let ended = by_line(text).1;
-        // A line before the invalid one may diverge.
-        let is_divergence = matches!(ended, Some(ReplayError::Diverged(_)));
-        assert!(is_divergence || ended == Some(error.clone().into()), "{ended:?}");
+        assert!(ended.as_ref().is_some_and(|ended| ends_at(ended, &error)), "{ended:?}");
         error
     };
     assert_eq!(line("hello"), RecordingError::NotARecording);
@@ -635,12 +642,10 @@ fn invalid_recording_error_names_the_line() {
         r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"unreadable_text":99999999}}}}"#;
     let sent = r#"{"client":1,"at":0,"sent":{"unreadable_binary":99999999}}"#;
     assert!(Recording::parse(&[first, start, many].join("\n")).is_ok());
-    assert!(
-        with(&[start, many, sent]).starts_with("line 4: the redacted payloads up to this line")
-    );
-    assert!(
-        with(&[start, sent, many]).starts_with("line 4: the redacted payloads up to this line")
-    );
+    for lines in [[first, start, many, sent], [first, start, sent, many]] {
+        let error = Recording::parse(&lines.join("\n")).unwrap_err().to_string();
+        assert!(error.starts_with("line 4: the redacted payloads up to this line"), "{error}");
+    }
     let hex = r#"{"client":1,"at":0,"in":{"frame":{"conn":1,"frame":{"binary":"0g"}}}}"#;
     assert!(with(&[start, hex]).contains("hexadecimal"));
     let foreign = start.replace("2.0.0", "3.0.0");
@@ -649,6 +654,29 @@ fn invalid_recording_error_names_the_line() {
     assert!(with(&[&uri]).contains("invalid configuration: "));
     let reserved = start.replace("\"room:auto\"", "\"phoenix\"");
     assert!(with(&[&reserved]).contains("reserved for heartbeats"), "{}", with(&[&reserved]));
+}
+
+/// Fillers that a client no longer holds do not count, so the length of a recording does not matter. Each of
+/// these frames is ignored, because the client has no connection.
+#[test]
+fn line_replay_counts_held_fillers_only() {
+    let large = config().max_push_bytes(64 << 20).queued_bytes_max(1 << 30);
+    let (header, start) = start(large);
+    let start = start.to_string();
+    let ended = |lines: &[&str]| by_line(&[&[&*header, &*start], lines].concat().join("\n")).1;
+    let line = |input: Value| json!({"client": 1, "at": 0, "in": input}).to_string();
+    let frame = line(json!({"frame": {"conn": 1, "frame": {"unreadable_text": 60 << 20}}}));
+    assert_eq!(ended(&[&*frame; 5]), None);
+    // A queued action may contain a frame, and a queued push has its payload.
+    let connect = line(json!("connect"));
+    let push = line(json!({"push": {
+        "topic": "room:auto", "event": "e", "payload": {"hidden": 60 << 20},
+        "cast": false, "fail_fast": false, "timeout": null,
+    }}));
+    for lines in [[&*connect, &frame, &frame, &frame], [&*push; 4]] {
+        let error = ended(&lines).expect("an error").to_string();
+        assert!(error.contains("the redacted payloads"), "{error}");
+    }
 }
 
 /// The start of a recording, as JSON.
@@ -724,10 +752,7 @@ proptest! {
         let (_, ended) = by_line(&text);
         match Recording::parse(&text).map(|recording| recording.replay().find_map(Result::err)) {
             Ok(diverged) => prop_assert_eq!(ended, diverged.map(ReplayError::from)),
-            // A line before the invalid one may diverge.
-            Err(error) => prop_assert!(
-                ended == Some(error.into()) || matches!(ended, Some(ReplayError::Diverged(_)))
-            ),
+            Err(error) => prop_assert!(ended.is_some_and(|ended| ends_at(&ended, &error))),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::style::{Style, Tone};
 const LINE_MAX: usize = 256 << 20;
 
 /// Prints the trace, up to the point where the replay diverges. It is printed while the recording is read, so
-/// the recording may have any size.
+/// the file may have any size.
 pub(crate) fn run(file: &Path) -> Result<(), Failed> {
     let mut input = BufReader::new(source::open(file)?);
     let (style, mut out) = (Style::stdout(), io::stdout().lock());
