@@ -161,6 +161,7 @@ const FROM_FAILING: Tiny = Tiny {
         Op::Failed(Conn::Current, Fail::Refused(401, None)),
         Op::Failed(Conn::Current, Fail::Refused(503, Some(7))),
         Op::CredentialsUnchanged(Conn::Current),
+        Op::Dialled(Conn::Current),
         LOST,
         Op::Closed(Conn::Current, End::Frame(Some(1012))),
         Op::Closed(Conn::Current, End::Frame(Some(1008))),

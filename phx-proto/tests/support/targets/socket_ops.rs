@@ -60,20 +60,22 @@ fn setup(reader: &mut Reader<'_>) -> Option<(Setup, Peace)> {
 
 fn step(reader: &mut Reader<'_>) -> Option<Step> {
     let kind = reader.byte()?;
-    let op = op(kind % 32, reader)?;
+    let op = op(kind, reader)?;
     // Most drivers poll until no action is left.
     let polls = if kind < 192 { None } else { Some(kind >> 5 & 1) };
     Some(Step { op, polls })
 }
 
 fn op(kind: u8, reader: &mut Reader<'_>) -> Option<Op> {
-    Some(match kind {
+    let is_odd = kind >> 5 & 1 == 1;
+    Some(match kind % 32 {
         0 => Op::Connect,
         1 => Op::Disconnect,
         2 => Op::ConnectNow,
         3 => Op::Wake,
         4 => Op::Probe,
         5 => Op::SetCredentials,
+        6 if is_odd => Op::Dialled(conn(reader)?),
         6 => Op::CredentialsUnchanged(conn(reader)?),
         7 => Op::Join { topic: topic(reader)?, params: reader.below(4)? },
         8 => Op::Attach { topic: topic(reader)? },
