@@ -65,7 +65,8 @@
 //! while now < Time::from_millis(60_000) {
 //!     while let Some(action) = socket.poll_action(now) {
 //!         match action {
-//!             // A real driver dials `socket.connect_request()` here; this connection opens at once.
+//!             // A real driver calls `socket.handle_dialled` and dials `socket.connect_request()` here.
+//!             // This connection opens at once.
 //!             Action::Connect { id, .. } => socket.handle_opened(now, id, Opened::default()),
 //!             Action::Send { id, frame } | Action::Join { id, frame, .. } => {
 //!                 socket.handle_frame(now, id, answer(&frame));

@@ -118,8 +118,9 @@ use crate::wire::payload::Payload;
 ///
 /// let id = loop {
 ///     match socket.poll_action(now).expect("the dial") {
-///         Action::Connect { id, .. } => break id, // dial socket.connect_request() here
-///         _ => continue,                          // signals
+///         // Call `handle_dialled` and dial `socket.connect_request()` here.
+///         Action::Connect { id, .. } => break id,
+///         _ => continue, // signals
 ///     }
 /// };
 /// socket.handle_opened(now, id, Opened::default());
