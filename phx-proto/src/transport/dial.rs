@@ -114,7 +114,7 @@ async fn tunnel<N: Net>(
                 let connect = Connect::new(&tunnel_request(proxy, host, port));
                 tunnel_over::<N, _>(stream, connect, late).await
             }
-            _ => {
+            proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
                 let socks = Socks5::new(&tunnel_request(proxy, host, port));
                 tunnel_over::<N, _>(stream, socks, late).await
             }

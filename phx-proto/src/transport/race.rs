@@ -189,8 +189,9 @@ where
     }
 }
 
-/// Alternates the address families and keeps the first address first, so that many unreachable IPv6 addresses of a host cost only one
-/// delay of 250 ms (RFC 8305 section 4). The resolver's preferred family goes first.
+/// Alternates the address families, so that many unreachable IPv6 addresses of a host cost only one delay of
+/// 250 ms (RFC 8305 section 4). The first address stays first, because the caller may have prepared its
+/// attempt.
 fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let prefers_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (first, second): (Vec<_>, Vec<_>) =

@@ -81,8 +81,8 @@ pub enum Violation {
     InvalidDeflate,
 
     /// A compressed message consists of so many small blocks that it would take too long to decompress.
-    /// The limit grows with the message, so that it allows the short blocks of every compressor that ends a
-    /// block only when it is full or flushed. A final block counts as two.
+    /// The limit grows with the message; zlib's shortest blocks (`memLevel` 1) are allowed. A final block
+    /// counts as two.
     #[cfg(feature = "deflate")]
     #[error("a compressed message has more than {max} blocks")]
     TooManyBlocks {
