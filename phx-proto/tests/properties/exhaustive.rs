@@ -168,7 +168,7 @@ const FROM_FAILING: Tiny = Tiny {
         Op::ToTimeout,
     ],
     deeper: 1,
-    states_min: 9_000,
+    states_min: 18_000,
 };
 
 /// Begins with two joined channels and allows one call in flight. Pushes wait for that call, wait
