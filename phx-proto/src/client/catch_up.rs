@@ -115,32 +115,45 @@ struct Place {
     /// The position before the messages that were dropped while the consumer had no position. Joins have it
     /// as long as the consumer has none, if `begun`.
     before_missed: Option<u64>,
+    /// The same for messages that the consumer had held back.
+    before_held: Option<u64>,
     /// Whether a replay has ended or timed out, or the consumer began without one. From then on, a consumer
     /// without a position needs every later message. Before that, its joins have no position, and the server
     /// chooses the messages.
     begun: bool,
-    /// Messages that the consumer held back were dropped, so a join without a position does not serve it.
-    must_ask: bool,
     /// Counts how often the server has started its numbers over, so that a position of earlier numbers is
     /// recognised.
     numbering: u64,
-    /// The position in the join parameters that were computed last.
-    asked: Option<Asked>,
+    /// What the join parameters that were computed last asked for.
+    asked: Asked,
 }
 
-/// The position of a consumer in the parameters of a join.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    position: u64,
-    /// The numbering to which the position belongs.
-    numbering: u64,
+/// What the parameters of a join ask for on behalf of one consumer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// They have no position of the consumer, which had not begun. The server chooses where it begins.
+    #[default]
+    Beginning,
+    /// They have no position of the consumer, which had begun and lacked no message.
+    Nothing,
+    /// The messages after a position, which belongs to this numbering.
+    After { position: u64, numbering: u64 },
+}
+
+impl Asked {
+    pub(super) const fn position(self) -> Option<u64> {
+        match self {
+            Self::Beginning | Self::Nothing => None,
+            Self::After { position, .. } => Some(position),
+        }
+    }
 }
 
 impl Place {
     /// Sets the position that the consumer has reached.
     fn reach(&mut self, cursor: Cursor) {
         if cursor.position().is_some() {
-            (self.before_missed, self.must_ask) = (None, false);
+            (self.before_missed, self.before_held) = (None, None);
         } else if self.cursor.position().is_some() {
             self.restart();
         }
@@ -150,48 +163,66 @@ impl Place {
     /// The server has started its numbers over. The consumer starts over with the messages that the server
     /// chooses.
     fn restart(&mut self) {
-        (self.before_missed, self.must_ask, self.begun) = (None, false, false);
+        (self.before_missed, self.before_held, self.begun) = (None, None, false);
         self.numbering += 1;
     }
 
     /// The replay of the latest join has ended or timed out. It does not count if the join had a position of
     /// earlier numbers.
     fn begin(&mut self) {
-        let numbering = self.numbering;
-        self.begun |= self.asked.is_none_or(|asked| asked.numbering == numbering);
+        self.begun |= match self.asked {
+            Asked::Beginning | Asked::Nothing => true,
+            Asked::After { numbering, .. } => numbering == self.numbering,
+        };
     }
 
     /// The position from which the consumer needs every message.
     fn needs(&self) -> Option<u64> {
-        self.cursor.position().or(self.before_missed.filter(|_| self.begun))
+        let missed = self.before_missed.into_iter().chain(self.before_held).min();
+        self.cursor.position().or(missed.filter(|_| self.begun))
     }
 
     /// The messages after this position were dropped, or the end of a replay up to it.
     fn miss_after(&mut self, before: u64) {
         if self.cursor.position().is_none() {
-            self.before_missed = Some(self.before_missed.map_or(before, |it| it.min(before)));
+            self.before_missed = self.before_missed.into_iter().chain([before]).min();
+        }
+    }
+
+    /// The messages that the consumer held back are dropped. The first of them comes after this position.
+    fn miss_held(&mut self, before: u64) {
+        if self.cursor.position().is_none() {
+            self.before_held = self.before_held.into_iter().chain([before]).min();
         }
     }
 
     /// The position for the next join, which is remembered.
     fn ask(&mut self) -> Option<u64> {
-        let position = self.needs();
+        self.asked = match self.needs() {
+            Some(position) => Asked::After { position, numbering: self.numbering },
+            None if self.begun => Asked::Nothing,
+            None => Asked::Beginning,
+        };
         if !self.begun {
             // The server chooses again, so it does not matter what was dropped before.
-            self.before_missed = None;
+            (self.before_missed, self.before_held) = (None, None);
         }
-        let numbering = self.numbering;
-        self.asked = position.map(|position| Asked { position, numbering });
-        position
+        self.asked.position()
     }
 
-    /// Whether the replay of a join that had this position brings every message that the consumer lacks.
-    fn is_served_by(&self, asked: Option<Asked>) -> bool {
+    /// The consumer reads a join, which drops the messages that it held back. Returns whether the replay of
+    /// this join brings every message that the consumer lacks.
+    fn read_join(&mut self, asked: Asked) -> bool {
         match asked {
-            Some(Asked { position, numbering }) => {
+            Asked::After { position, numbering } => {
                 numbering == self.numbering && self.needs().is_none_or(|needs| position <= needs)
             }
-            None => self.cursor.position().is_none() && !self.must_ask,
+            Asked::Nothing => self.cursor.position().is_none() && self.before_held.is_none(),
+            Asked::Beginning => {
+                // The consumer begins with this join, also if `begun` is already set by the end of its replay.
+                self.before_held = None;
+                self.cursor.position().is_none()
+            }
         }
     }
 }
@@ -218,8 +249,8 @@ impl Follower {
         self.place.lock().cursor
     }
 
-    /// The position in the join parameters that were computed last.
-    pub(super) fn asked(&self) -> Option<Asked> {
+    /// What the join parameters that were computed last asked for.
+    pub(super) fn asked(&self) -> Asked {
         self.place.lock().asked
     }
 
@@ -263,7 +294,7 @@ impl Follower {
             let mut place = self.place.lock();
             // If the present join had a position, the next one has it again. That these messages come after it is
             // not certain: the server may have started its numbers over.
-            if place.asked.is_none() {
+            if place.asked.position().is_none() {
                 place.miss_after(first);
             }
         }
@@ -395,9 +426,7 @@ impl CatchUpReader {
     /// Called before the sequencer drops the messages that it holds back.
     fn miss_held(&self) {
         if let Some(first) = self.sequencer.first_held() {
-            let mut place = self.follower.place.lock();
-            place.must_ask |= place.begun && place.cursor.position().is_none();
-            place.miss_after(first.saturating_sub(1));
+            self.follower.place.lock().miss_held(first.saturating_sub(1));
         }
     }
 
@@ -430,13 +459,13 @@ impl CatchUpReader {
         self.joins = mark.number;
         self.miss_held();
         let mut read = Ok(());
-        let is_served = self.follower.place.lock().is_served_by(mark.asked);
+        let is_served = self.follower.place.lock().read_join(mark.asked);
         if !is_served {
             // The join was under way before this consumer existed or had a position, before it found out that
             // the server had started its numbers over, or before it dropped messages that it had held back.
             self.sequencer.lost();
         } else {
-            self.sequencer.joined_after(mark.asked.map(|asked| asked.position));
+            self.sequencer.joined_after(mark.asked.position());
             if self.follower.contract.events.is_none() {
                 read = self.read_replay(self.follower.contract.read(&response), true);
             }
@@ -510,7 +539,7 @@ mod tests {
         let catch_up = CatchUp::new(position_of).cursor(Cursor::at(5)).contract(contract);
         let (follower, topic) = (Follower::new(catch_up), Topic::from("orders"));
         let mut reader = CatchUpReader::new(follower, topic, (8, 1 << 20), false);
-        let asked = Some(Asked { position: 5, numbering: 0 });
+        let asked = Asked::After { position: 5, numbering: 0 };
         let mark = JoinMark { number: 1, first: true, asked };
         let response = Payload::from(json!({}));
         assert!(reader.read(Item::Joined { response, mark }).is_none());

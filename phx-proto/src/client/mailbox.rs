@@ -79,8 +79,8 @@ pub(super) struct JoinMark {
     /// Whether the consumer gets no `Resumed` for it: it is the first join of the channel, or was kept as
     /// `Gap::begun`.
     pub(super) first: bool,
-    /// The position of the consumer in the parameters of the join.
-    pub(super) asked: Option<Asked>,
+    /// What the parameters of the join asked for on behalf of the consumer.
+    pub(super) asked: Asked,
 }
 
 /// The bounds and the policy of a mailbox.
@@ -350,8 +350,8 @@ impl Mailbox {
         self.change_tail(|tail| tail.resumed = Some(response));
     }
 
-    /// Records a join for a consumer that catches up. `asked` is its position in the parameters.
-    pub(super) fn joined(&mut self, response: Payload, first: bool, asked: Option<Asked>) {
+    /// Records a join for a consumer that catches up. `asked` is what the parameters asked for.
+    pub(super) fn joined(&mut self, response: Payload, first: bool, asked: Asked) {
         self.joins += 1;
         let mark = JoinMark { number: self.joins, first, asked };
         self.change_tail(|tail| {
@@ -675,7 +675,8 @@ impl Gap {
         if let (Some(response), Some(mark), None) = (response, joined, &self.begun) {
             // The interruptions before and after this join are reported as one.
             let mark = JoinMark { first: true, ..mark };
-            self.begun = Some(Box::new((response, mark))).filter(|_| mark.asked.is_none());
+            self.begun =
+                Some(Box::new((response, mark))).filter(|_| mark.asked.position().is_none());
         }
         self.replay_timed_out = false;
         self.missing = 0;

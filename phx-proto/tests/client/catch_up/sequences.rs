@@ -490,3 +490,24 @@ fn overflow_after_replay_timeout_is_replayed() {
     assert_eq!(since(&script.assert_join("orders")), Some(7));
     drop(reading);
 }
+
+/// A consumer without a position has read nothing when its first replay is interrupted. It begins with the
+/// whole second replay, also if it had a live message of the first connection.
+#[test]
+fn second_replay_begins_before_held_message() {
+    let script = Script::new();
+    let client = script.client(config());
+    let orders = want(&client, catch_up(Cursor::new()).contract(in_events()));
+    let join = join_of(&script);
+    script.reply(&join, "ok", json!({}));
+    live(&script, [8]);
+    script.disconnect();
+    let join = join_of(&script);
+    assert_eq!(since(&join), None);
+    script.reply(&join, "ok", json!({}));
+    script.push("orders", "missed", missed([6, 8]));
+    script.push("orders", "caught_up", json!({}));
+    let (messages, seen) = taken(&script, orders.messages(), 5);
+    assert_eq!(seen, ["interrupted", "resumed", "6", "8", "caught up"]);
+    drop(idle(&script, messages));
+}
