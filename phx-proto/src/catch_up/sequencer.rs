@@ -69,6 +69,7 @@ pub struct Sequencer<M> {
     messages_max: usize,
     bytes_max: usize,
     state: State,
+    /// In the order of their positions.
     held: VecDeque<Held<M>>,
     held_bytes: usize,
     /// Whether live messages were dropped because the held ones reached a bound.
@@ -283,6 +284,12 @@ impl<M> Sequencer<M> {
         self.held.front().map(|held| held.position)
     }
 
+    /// Whether the channel will be joined again, whose replay brings the messages that arrive until then.
+    #[cfg(feature = "driver")]
+    pub(crate) const fn is_waiting(&self) -> bool {
+        matches!(self.state, State::Waiting)
+    }
+
     /// Whether live messages are held back until the replay ends.
     #[must_use]
     pub const fn is_replaying(&self) -> bool {
@@ -318,13 +325,11 @@ impl<M> Sequencer<M> {
 
     /// The server no longer has the messages up to `oldest`.
     fn forgot(&mut self, oldest: Option<u64>) {
-        if self.front.is_none() && self.overflowed && self.last_held() <= oldest {
+        let last_held = self.held.back().map(|held| held.position);
+        if self.front.is_none() && self.overflowed && last_held <= oldest {
             // The consumer begins with the held messages, and what was dropped after them is forgotten.
             for Held { position, message, .. } in self.take_held() {
-                if let Some(front) = self.hole_before(position) {
-                    self.report_gap(front, position - 1);
-                }
-                self.deliver_live(position, message);
+                self.deliver_next(position, message);
             }
         }
         let (Some(front), Some(oldest)) = (self.front, oldest) else { return };
@@ -401,11 +406,9 @@ impl<M> Sequencer<M> {
             return;
         }
         self.held_bytes = bytes;
-        self.held.push_back(Held { position, message, weight });
-    }
-
-    fn last_held(&self) -> Option<u64> {
-        self.held.back().map(|held| held.position)
+        // A server that sends live messages out of order has broken the contract.
+        let place = self.held.partition_point(|held| held.position <= position);
+        self.held.insert(place, Held { position, message, weight });
     }
 
     fn take_held(&mut self) -> VecDeque<Held<M>> {

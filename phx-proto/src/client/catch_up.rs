@@ -115,7 +115,7 @@ struct Place {
     /// The position before the messages that were dropped while the consumer had no position. Joins have it
     /// as long as the consumer has none, if `begun`.
     before_missed: Option<u64>,
-    /// The same for messages that the consumer had held back.
+    /// The same for messages that reached the consumer, which had to wait for a replay or a join.
     before_held: Option<u64>,
     /// Whether a replay has ended or timed out, or the consumer began without one. From then on, a consumer
     /// without a position needs every later message. Before that, its joins have no position, and the server
@@ -124,7 +124,7 @@ struct Place {
     /// Counts how often the server has started its numbers over, so that a position of earlier numbers is
     /// recognised.
     numbering: u64,
-    /// What the join parameters that were computed last asked for.
+    /// What the latest join parameters asked for.
     asked: Asked,
 }
 
@@ -189,7 +189,8 @@ impl Place {
         }
     }
 
-    /// The messages that the consumer held back are dropped. The first of them comes after this position.
+    /// Messages that the consumer held back, or read while it waited for a join, are dropped. The first of them
+    /// comes after this position.
     fn miss_held(&mut self, before: u64) {
         if self.cursor.position().is_none() {
             self.before_held = self.before_held.into_iter().chain([before]).min();
@@ -249,7 +250,7 @@ impl Follower {
         self.place.lock().cursor
     }
 
-    /// What the join parameters that were computed last asked for.
+    /// What the latest join parameters asked for.
     pub(super) fn asked(&self) -> Asked {
         self.place.lock().asked
     }
@@ -482,6 +483,10 @@ impl CatchUpReader {
             Some(Part::Part) => self.read_replay(contract.read(message.payload()), false),
             Some(Part::End) => self.read_replay(contract.read_end(message.payload()), true),
             None => self.follower.position_of(&message).map(|position| {
+                // A message arrives before the join that was requested. That join must ask for it.
+                if let Some(position) = position.filter(|_| self.sequencer.is_waiting()) {
+                    self.follower.place.lock().miss_held(position.saturating_sub(1));
+                }
                 // A held message must not keep the read buffer alive.
                 let held = position.is_some() && self.sequencer.is_replaying();
                 let message = if held { message.compact() } else { message };
@@ -582,6 +587,25 @@ mod tests {
             [shares(), shares(), shares(), shares()],
             [Some(true), None, Some(false), Some(true)]
         );
+    }
+
+    /// A consumer without a position has requested a join, and another thread delivers a message before that
+    /// join begins. The join asks for the message.
+    #[test]
+    fn message_before_requested_join_is_asked_for() {
+        let catch_up =
+            CatchUp::new(position_of).contract(Contract::in_events("missed", "caught_up"));
+        let (follower, topic) = (Follower::new(catch_up), Topic::from("orders"));
+        let positions = Positions::default();
+        positions.add(follower.clone());
+        follower.begin();
+        let mut reader = CatchUpReader::new(follower, topic, (8, 1 << 20), true);
+        assert!(reader.read(Item::Missing).is_none());
+        assert!(matches!(reader.next(), Some(Read::Rejoin)));
+        assert!(reader.read(message("order", Payload::from(json!({"pos": 9})))).is_none());
+        assert!(reader.next().is_none());
+        let params = positions.add_to(Payload::from(json!({}))).expect("an object");
+        assert_eq!(params.to_value().ok(), Some(json!({"since": 8})));
     }
 
     /// The timeout of an interrupted replay is not reported, because the server sends a new replay after the

@@ -186,8 +186,8 @@ impl Socket {
 impl Socket {
     /// Reports that the driver dials the attempt `id` now. The socket then judges the result by the
     /// present credentials, even if [`set_credentials`](Self::set_credentials) replaces them before the
-    /// result is known. Without this report, a refusal does not count against credentials that were set
-    /// during the attempt; otherwise the latest ones count.
+    /// result is known. Without this report, the latest credentials count, except that a refusal does
+    /// not count against credentials that were set during the attempt.
     pub fn handle_dialled(&mut self, now: Time, id: ConnectionId) {
         self.advance(now);
         if self.connection.handle_dialled(id) {
