@@ -74,14 +74,6 @@ pub(super) struct Start {
 }
 
 impl What {
-    /// Whether the line contains join parameters, which the socket keeps.
-    pub(super) const fn has_join_params(&self) -> bool {
-        matches!(
-            self,
-            Self::Start(_) | Self::In(InputRecord::Join { .. } | InputRecord::SetJoinParams { .. })
-        )
-    }
-
     /// The number of filler bytes that a replay allocates for this line.
     pub(super) fn filler_len(&self) -> u64 {
         let params = |params: &ParamsRecord| match params {

@@ -244,6 +244,14 @@ impl FrameRecord {
         }
     }
 
+    /// The topic, if only the payload of the frame is redacted.
+    pub(super) fn topic(&self) -> Option<&str> {
+        match self {
+            Self::Message(message) => Some(&message.topic),
+            _ => None,
+        }
+    }
+
     /// The topic and the payload, if the frame is a join.
     pub(super) fn joined(&self) -> Option<(&str, &PayloadRecord)> {
         match self {

@@ -222,8 +222,8 @@ impl LineReplay {
         self.reader.length = self.reader.length.saturating_add(length(line)).saturating_add(1);
         let Some(numbered) = self.reader.line(line)? else { return Ok(None) };
         let traced = self.players.step(&numbered)?;
-        if !self.players.holds_payload(numbered.line.client) {
-            self.reader.release(numbered.line.client);
+        if let Some(player) = self.players.0.get(&numbered.line.client) {
+            self.reader.release(&numbered.line, &player.socket);
         }
         Ok(traced)
     }
@@ -238,11 +238,23 @@ struct Reader {
     version: Option<String>,
     /// The length of the recording in bytes, as far as it is known.
     length: u64,
-    /// The clients, by their numbers, and how many of the filler bytes each may hold until
-    /// [`release`](Self::release). The fillers of join parameters are not among them.
-    clients: BTreeMap<u64, u64>,
+    /// The clients, by their numbers, and the filler bytes of each that [`release`](Self::release) may
+    /// subtract.
+    clients: BTreeMap<u64, Held>,
     /// The number of filler bytes up to this line, without those that were released.
     filler: u64,
+}
+
+/// The filler bytes that a client may hold, without those of join parameters.
+#[derive(Debug, Default)]
+struct Held {
+    /// Those of frames, which queued actions may contain.
+    frames: u64,
+    /// Those of pushes, which may be queued.
+    pushes: u64,
+    /// The lengths of the join responses, by topic. A channel that ended without a frame of its topic is
+    /// still counted.
+    responses: BTreeMap<String, u64>,
 }
 
 impl Reader {
@@ -272,7 +284,7 @@ impl Reader {
             )));
         }
         let config = match &line.what {
-            What::Start(_) if self.clients.insert(line.client, 0).is_some() => {
+            What::Start(_) if self.clients.insert(line.client, Held::default()).is_some() => {
                 return Err(invalid(format!("client {} starts a second time", line.client)));
             }
             What::Start(start) => {
@@ -282,8 +294,15 @@ impl Reader {
                 let Some(held) = self.clients.get_mut(&line.client) else {
                     return Err(invalid(format!("client {} has not started", line.client)));
                 };
-                if !what.has_join_params() {
-                    *held = held.saturating_add(added);
+                match what {
+                    What::In(InputRecord::Push { .. }) => {
+                        held.pushes = held.pushes.saturating_add(added);
+                    }
+                    What::In(InputRecord::Frame { .. }) | What::Sent(_) => {
+                        held.frames = held.frames.saturating_add(added);
+                    }
+                    // The fillers of the others are join parameters, which the socket keeps.
+                    _ => {}
                 }
                 None
             }
@@ -291,11 +310,34 @@ impl Reader {
         Ok(Some(Numbered { number, line, config }))
     }
 
-    /// Stops counting the fillers of this client, except those of join parameters.
-    fn release(&mut self, client: u64) {
-        if let Some(held) = self.clients.get_mut(&client) {
-            self.filler = self.filler.saturating_sub(core::mem::take(held));
+    /// Stops counting the fillers that the client of this line, which was replayed on its socket, no longer
+    /// holds.
+    fn release(&mut self, line: &Line, socket: &Socket) {
+        let Some(held) = self.clients.get_mut(&line.client) else { return };
+        let topic = match &line.what {
+            What::In(InputRecord::Frame { frame, .. }) => frame.topic(),
+            _ => None,
+        };
+        if let Some(topic) = topic {
+            let response = socket.join_response(topic).map_or(0, |response| response.len() as u64);
+            let before = match response {
+                0 => held.responses.remove(topic),
+                length => held.responses.insert(topic.to_owned(), length),
+            };
+            let before = before.unwrap_or_default();
+            // A longer response came in this frame, whose fillers are not counted twice.
+            let moved = response.saturating_sub(before).min(held.frames);
+            held.frames -= moved;
+            self.filler = self.filler.saturating_add(response).saturating_sub(before + moved);
         }
+        if socket.has_actions() {
+            return;
+        }
+        let mut released = core::mem::take(&mut held.frames);
+        if socket.stats().queued_pushes == 0 {
+            released = released.saturating_add(core::mem::take(&mut held.pushes));
+        }
+        self.filler = self.filler.saturating_sub(released);
     }
 
     const fn filler_max(&self) -> u64 {
@@ -355,12 +397,6 @@ impl Iterator for Replay<'_> {
 }
 
 impl Players {
-    /// Whether this client may hold a payload, in an action or in a push that is not written yet.
-    fn holds_payload(&self, client: u64) -> bool {
-        let socket = self.0.get(&client).map(|player| &player.socket);
-        socket.is_some_and(|socket| socket.has_actions() || socket.stats().queued_pushes > 0)
-    }
-
     fn step(&mut self, numbered: &Numbered) -> Result<Option<TraceLine>, Divergence> {
         let Numbered { number, line: Line { client, at, what }, config } = numbered;
         let traced = |is_input, text: String| {

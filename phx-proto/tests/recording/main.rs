@@ -677,6 +677,52 @@ fn line_replay_counts_held_fillers_only() {
         let error = ended(&lines).expect("an error").to_string();
         assert!(error.contains("the redacted payloads"), "{error}");
     }
+    // A push that waits for its join holds no frame.
+    let small = push.replace(&(60 << 20).to_string(), "10");
+    assert_eq!(ended(&[&*small, &frame, &frame, &frame, &frame]), None);
+}
+
+/// A joined channel keeps the response of its join. The limit applies to those of all topics together, until
+/// the channels end.
+#[test]
+fn line_replay_counts_held_join_responses() {
+    let ended = |closes: bool| {
+        let tape = Tape::default();
+        let config = Config::new("ws://localhost:4000/socket/websocket").unwrap();
+        let mut socket = RecordedSocket::new(config, 7, ms(0), Some(&tape.recorder()));
+        socket.connect(ms(0));
+        let mut id = None;
+        while let Some(action) = socket.poll_action(ms(0)) {
+            if let Action::Connect { id: dialled, .. } = action {
+                id = Some(dialled);
+            }
+        }
+        let id = id.expect("an attempt");
+        socket.handle_opened(ms(0), id, Opened::default());
+        for (topic, n) in ["a", "b", "c"].into_iter().zip(1..) {
+            socket.join(ms(n), topic, json!({})).unwrap();
+            let mut join = Value::Null;
+            while let Some(action) = socket.poll_action(ms(n)) {
+                if let Action::Join { frame: Frame::Text(text), .. } = action {
+                    join = serde_json::from_slice(&text).expect("JSON");
+                }
+            }
+            let reply = json!({"status": "ok", "response": {"s": "s".repeat(1_000)}});
+            let reply = json!([join[0], join[1], topic, "phx_reply", reply]);
+            let close = json!([join[0], join[0], topic, "phx_close", {}]);
+            for frame in [Some(reply), closes.then_some(close)].into_iter().flatten() {
+                socket.handle_frame(ms(n), id, Frame::from(frame.to_string()));
+                while socket.poll_action(ms(n)).is_some() {}
+            }
+        }
+        drop(socket);
+        let large = tape.text().replace("\"hidden\":1008", &format!("\"hidden\":{}", 60 << 20));
+        assert_ne!(large, tape.text());
+        by_line(&large).1
+    };
+    assert_eq!(ended(true), None);
+    let error = ended(false).expect("an error").to_string();
+    assert!(error.contains("the redacted payloads"), "{error}");
 }
 
 /// The start of a recording, as JSON.
