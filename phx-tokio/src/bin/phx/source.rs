@@ -21,34 +21,20 @@ const TEXT_MAX: u64 = 64 << 20;
 /// A byte order mark, which some editors write at the start of a file.
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// Reads the secret in the environment variable that this option names.
+/// Reads the secret in the environment variable that this option names. An argument that is not the name of
+/// one is not shown, because it may be the secret itself, as in `--token-env $TOKEN`.
 pub(crate) fn variable(option: &str, name: &str) -> Result<Secret, Failed> {
-    match std::env::var(name) {
-        Ok(value) if value.is_empty() => {
-            Err(Failed::Usage(format!("the variable {name} is empty")))
+    let problem = match std::env::var(name) {
+        Ok(value) if !value.is_empty() => return Ok(Secret::from(value)),
+        Ok(_) => format!("the variable {name} is empty"),
+        Err(std::env::VarError::NotPresent) => {
+            "not the name of a variable that is set; pass a name, such as \
+             TOKEN, and not the value, $TOKEN"
+                .to_owned()
         }
-        Ok(value) => Ok(Secret::from(value)),
-        Err(std::env::VarError::NotPresent) if is_name(name) => {
-            Err(Failed::Usage(format!("the variable {name} is not set")))
-        }
-        // The argument is not shown, because it may be the secret itself, as in `--token-env $TOKEN`.
-        Err(std::env::VarError::NotPresent) => Err(Failed::Usage(format!(
-            "{option}: there is no such variable; expected its name, such as TOKEN, and not its value, \
-                 $TOKEN"
-        ))),
-        Err(std::env::VarError::NotUnicode(_)) => {
-            Err(Failed::Usage(format!("the variable {name} is not UTF-8")))
-        }
-    }
-}
-
-/// Whether a text has the usual form of the names of variables. Most tokens have small letters, so they
-/// are not taken for a name.
-fn is_name(text: &str) -> bool {
-    let is_letter = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
-    !text.is_empty()
-        && text.bytes().all(is_letter)
-        && !text.starts_with(|first: char| first.is_ascii_digit())
+        Err(std::env::VarError::NotUnicode(_)) => format!("the variable {name} is not UTF-8"),
+    };
+    Err(Failed::Usage(format!("{option}: {problem}")))
 }
 
 /// Reads the secret in a file, without the line break at its end.
