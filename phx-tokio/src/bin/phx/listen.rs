@@ -206,7 +206,7 @@ async fn passed(until: Option<Instant>) {
 
 /// Joins the topics and prints the events of each. The first channel that fails ends the command.
 ///
-/// `joining` is the topic that is to be joined next; `None` after the last.
+/// `joining` is the topic whose join is next or in progress; `None` after the last.
 async fn follow_all<'a>(
     connected: &Connected,
     topics: &'a [String],
