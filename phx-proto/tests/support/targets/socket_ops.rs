@@ -67,7 +67,6 @@ fn step(reader: &mut Reader<'_>) -> Option<Step> {
 }
 
 fn op(kind: u8, reader: &mut Reader<'_>) -> Option<Op> {
-    let is_odd = kind >> 5 & 1 == 1;
     Some(match kind % 32 {
         0 => Op::Connect,
         1 => Op::Disconnect,
@@ -75,8 +74,14 @@ fn op(kind: u8, reader: &mut Reader<'_>) -> Option<Op> {
         3 => Op::Wake,
         4 => Op::Probe,
         5 => Op::SetCredentials,
-        6 if is_odd => Op::Dialled(conn(reader)?),
-        6 => Op::CredentialsUnchanged(conn(reader)?),
+        6 => {
+            let byte = reader.byte()?;
+            // Bit 5 of `kind` alone would determine `polls` too. With that of the other byte, each operation
+            // occurs with each value of `polls`.
+            let op =
+                if (kind ^ byte) >> 5 & 1 == 1 { Op::Dialled } else { Op::CredentialsUnchanged };
+            op(conn_of(byte))
+        }
         7 => Op::Join { topic: topic(reader)?, params: reader.below(4)? },
         8 => Op::Attach { topic: topic(reader)? },
         9 => Op::Release { nth: reader.byte()? },
@@ -117,11 +122,15 @@ fn topic(reader: &mut Reader<'_>) -> Option<u8> {
 }
 
 fn conn(reader: &mut Reader<'_>) -> Option<Conn> {
-    Some(match reader.byte()? {
+    reader.byte().map(conn_of)
+}
+
+fn conn_of(byte: u8) -> Conn {
+    match byte {
         0..=191 => Conn::Current,
         255 => Conn::Never,
         earlier => Conn::Earlier(earlier - 192),
-    })
+    }
 }
 
 fn push(reader: &mut Reader<'_>) -> Option<Op> {
