@@ -149,9 +149,12 @@ fn recording_with_huge_payload_is_refused() {
     let good = file.text();
     assert!(good.len() < 6_000 && good.contains(":4323}"), "{good}");
     let one = good.replace(":4323}", ":1073741824}");
-    // Many payloads, each of an allowed size.
-    let push = good.lines().find(|line| line.contains("\"push\"")).unwrap();
-    let many = good.replace(push, &format!("{push}\n").repeat(30)).replace(":4323}", ":60000000}");
+    // Many messages, each of an allowed size, and no line takes the signals about them.
+    let reply = good.lines().rfind(|line| line.contains("\"status\"")).unwrap();
+    let message = reply.replace("\"ref\":2", "\"ref\":null");
+    let message = message.replace("\"status\":\"ok\"", "\"event\":\"news\"");
+    let message = message.replace(":4323}", ":60000000}");
+    let many = good.replace(reply, &[vec![&*message; 30], vec![reply]].concat().join("\n"));
     for text in [one, many] {
         file.write(text);
         // The memory limit suffices for the good recording, but not for the declared payloads.

@@ -29,14 +29,17 @@ pub(super) struct Socket<S> {
 
 impl<S> Socket<S> {
     pub(super) fn new(stream: Io<S>, agreed: &Compression) -> Self {
-        let limits = Limits {
-            message_bytes_max: MESSAGE_BYTES_MAX,
-            frame_bytes_max: MESSAGE_BYTES_MAX,
-            outbox_bytes_max: usize::MAX,
-            ..Limits::default()
-        };
-        let endpoint = Endpoint::server(&limits).compressed(agreed);
+        let endpoint = Endpoint::server(&limits()).compressed(agreed);
         Self { stream, endpoint, read: BytesMut::new(), write: BytesMut::new() }
+    }
+}
+
+fn limits() -> Limits {
+    Limits {
+        message_bytes_max: MESSAGE_BYTES_MAX,
+        frame_bytes_max: MESSAGE_BYTES_MAX,
+        outbox_bytes_max: usize::MAX,
+        ..Limits::default()
     }
 }
 
@@ -128,5 +131,30 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Sink<Message> for Socket<S> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         let _ = self.endpoint.close(1000, "");
         self.poll_write_out(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The default limit of an `Endpoint` is 64 MiB. Over a socket of an adapter, the server's task
+    /// would keep the only thread of its executor busy for more than a second.
+    #[test]
+    fn server_receives_very_long_message() {
+        let agreed = Compression::balanced();
+        let sent = Frame::Binary(vec![b'x'; 65 << 20].into());
+        let mut client = Endpoint::client(&limits()).compressed(&agreed);
+        let mut server = Endpoint::server(&limits()).compressed(&agreed);
+        client.send(sent.clone()).expect("an open endpoint");
+        let mut wire = BytesMut::new();
+        let received = loop {
+            let written = codecs::poll_transmit(&mut client, &mut wire, usize::MAX, || [0; 4]);
+            match codecs::poll_event(&mut server, &mut wire).expect("a valid frame") {
+                Some(Event::Message(frame)) => break frame,
+                event => assert!(written > 0 || event.is_some(), "the message does not arrive"),
+            }
+        };
+        assert!(received == sent, "the message has changed");
     }
 }
