@@ -436,13 +436,7 @@ impl<M> Sequencer<M> {
         } else if self.hole_before(position).is_some() {
             self.beyond_hole = Some(position);
             self.lost();
-        } else {
-            self.deliver_live(position, message);
-        }
-    }
-
-    fn deliver_live(&mut self, position: u64, message: M) {
-        if self.front >= Some(position) {
+        } else if self.front >= Some(position) {
             // The server sends live messages out of order. The cursor is already beyond this one.
             self.push(SequencerStep::Message(message), None);
         } else {
