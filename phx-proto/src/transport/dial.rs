@@ -107,20 +107,30 @@ async fn tunnel<N: Net>(
 ) -> Result<Io<N::Stream>, Cause> {
     // The zone is left out: it names an interface of this machine, which the proxy does not have.
     let host = without_zone(host);
-    if proxy.kind() != proxy::Kind::Socks5 {
-        let stream = connect_proxy::<N>(resolver, proxy, only_here).await?;
-        let tunnel = match proxy.kind() {
-            proxy::Kind::Http => {
-                let connect = Connect::new(&tunnel_request(proxy, host, port));
-                tunnel_over::<N, _>(stream, connect, late).await
-            }
-            proxy::Kind::Socks5 | proxy::Kind::Socks5h => {
-                let socks = Socks5::new(&tunnel_request(proxy, host, port));
-                tunnel_over::<N, _>(stream, socks, late).await
-            }
-        };
-        return tunnel.map_err(Failed::into_cause);
-    }
+    let request = tunnel_request(proxy, host, port);
+    let connected = || connect_proxy::<N>(resolver, proxy, only_here);
+    let tunnel = match proxy.kind() {
+        proxy::Kind::Http => {
+            tunnel_over::<N, _>(connected().await?, Connect::new(&request), late).await
+        }
+        proxy::Kind::Socks5h => {
+            tunnel_over::<N, _>(connected().await?, Socks5::new(&request), late).await
+        }
+        proxy::Kind::Socks5 => {
+            return race_tunnels::<N>(resolver, proxy, (host, port), only_here, late).await;
+        }
+    };
+    tunnel.map_err(Failed::into_cause)
+}
+
+/// Opens a stream through a SOCKS5 proxy to one of the addresses of the server, which are resolved here.
+async fn race_tunnels<N: Net>(
+    resolver: &Resolver,
+    proxy: &Proxy,
+    (host, port): (&str, u16),
+    only_here: bool,
+    late: &AtomicBool,
+) -> Result<Io<N::Stream>, Cause> {
     let addresses = race::resolve(resolver, host, port, only_here).await?;
     let Some(first) = addresses.first() else { return Err(race::no_address(host)) };
     let socks_to =
